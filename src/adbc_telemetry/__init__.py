@@ -1,0 +1,90 @@
+"""adbc-telemetry: the telemetry pipeline for database drivers.
+
+It records what a driver does with each statement, batches it per host, and delivers it behind a circuit breaker.
+Only what is used is loaded: see each name's module.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
+from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
+
+if TYPE_CHECKING:
+    from adbc_telemetry.client import TelemetryClient
+    from adbc_telemetry.export.base import ExportOutcome, ExportResult, TelemetryExporter
+    from adbc_telemetry.export.breaker import CircuitBreaker, CircuitBreakerState
+    from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager, CircuitBreakerTelemetryExporter
+    from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
+    from adbc_telemetry.export.errors import is_terminal_error
+    from adbc_telemetry.export.jsonlines import JsonLinesTelemetryExporter
+    from adbc_telemetry.export.memory import InMemoryTelemetryExporter
+    from adbc_telemetry.export.otlp import OtlpTelemetryExporter
+    from adbc_telemetry.instrument import install, instrument, uninstall
+    from adbc_telemetry.manager import TelemetryClientLease, TelemetryClientManager
+
+_LAZY = {
+    "CircuitBreaker": "export.breaker",
+    "CircuitBreakerManager": "export.circuit_breaker",
+    "CircuitBreakerState": "export.breaker",
+    "CircuitBreakerTelemetryExporter": "export.circuit_breaker",
+    "DatabricksTelemetryExporter": "export.databricks",
+    "ExportOutcome": "export.base",
+    "ExportResult": "export.base",
+    "InMemoryTelemetryExporter": "export.memory",
+    "JsonLinesTelemetryExporter": "export.jsonlines",
+    "OtlpTelemetryExporter": "export.otlp",
+    "TelemetryClient": "client",
+    "TelemetryClientLease": "manager",
+    "TelemetryClientManager": "manager",
+    "TelemetryExporter": "export.base",
+    "install": "instrument",
+    "instrument": "instrument",
+    "is_terminal_error": "export.errors",
+    "uninstall": "instrument",
+}
+
+__all__ = [
+    "CircuitBreaker",
+    "CircuitBreakerManager",
+    "CircuitBreakerState",
+    "CircuitBreakerTelemetryExporter",
+    "ClientStats",
+    "DatabricksTelemetryExporter",
+    "ExportOutcome",
+    "ExportResult",
+    "InMemoryTelemetryExporter",
+    "JsonLinesTelemetryExporter",
+    "NoopTelemetryClient",
+    "OtlpTelemetryExporter",
+    "StatementTelemetryContext",
+    "TelemetryClient",
+    "TelemetryClientLease",
+    "TelemetryClientManager",
+    "TelemetryClientProtocol",
+    "TelemetryConfiguration",
+    "TelemetryExporter",
+    "TelemetrySessionContext",
+    "install",
+    "instrument",
+    "is_terminal_error",
+    "normalize_host",
+    "uninstall",
+]
+
+
+def __getattr__(name: str) -> object:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"{__name__}.{module}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

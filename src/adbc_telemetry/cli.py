@@ -1,0 +1,153 @@
+"""The command `adbc-telemetry`: run a collector, report on what it collected."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from adbc_telemetry.collector import Collector, Report
+
+DEFAULT_PORT: Final = 8317
+DEFAULT_DATABASE: Final = "telemetry.duckdb"
+_REPORT_TIMEOUT: Final = 30.0
+
+
+class CommandError(Exception):
+    """The command cannot do its work; the message says why, and what to do."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code: 0, or 2 when it could not do its work."""
+    options = _parser().parse_args(arguments)
+    try:
+        _require_extra()
+        return _COMMANDS[options.command](options)
+    except CommandError as error:
+        print(f"adbc-telemetry: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="adbc-telemetry", description="Collect and report driver telemetry."
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    collect = commands.add_parser("collect", help="run a collector until it is interrupted")
+    collect.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    collect.add_argument(
+        "--port",
+        type=_port,
+        default=DEFAULT_PORT,
+        help="port to listen on, 0 for any free one (default: %(default)s)",
+    )
+    collect.add_argument("--db", default=DEFAULT_DATABASE, help="DuckDB file to write (default: %(default)s)")
+    collect.add_argument(
+        "--unavailable-while", metavar="FILE", help="maintenance switch: answer 503 while FILE exists"
+    )
+
+    report = commands.add_parser("report", help="print what was collected")
+    report.add_argument(
+        "source",
+        nargs="?",
+        default=DEFAULT_DATABASE,
+        metavar="DB|URL",
+        help="a collector's DuckDB file, or the URL of a running collector (default: %(default)s)",
+    )
+    report.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{port} is not from 0 to 65535")
+    return port
+
+
+def _collect(options: argparse.Namespace) -> int:
+    from adbc_telemetry.collector import Collector, StoreError
+    from adbc_telemetry.collector.server import serve_until_signalled
+
+    def announce(collector: Collector) -> None:
+        print(f"collecting on {collector.url} into {options.db}", flush=True)
+
+    collector = Collector(options.db, options.host, options.port, options.unavailable_while)
+    try:
+        serve_until_signalled(collector, announce)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    except OSError as error:
+        raise CommandError(
+            f"cannot listen on {options.host} port {options.port}: {error.strerror}; choose another with --port."
+        ) from error
+    return 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    is_url = options.source.startswith(("http://", "https://"))
+    report = _fetch_report(options.source) if is_url else _read_report(options.source)
+    if options.json:
+        import msgspec
+
+        print(msgspec.json.format(msgspec.json.encode(report)).decode())
+    else:
+        from rich.console import Console
+
+        from adbc_telemetry.collector import render_report
+
+        render_report(report, Console())
+    return 0
+
+
+_COMMANDS: Final = {"collect": _collect, "report": _report}
+
+
+def _read_report(path: str) -> Report:
+    from adbc_telemetry.collector import StoreError, build_report, open_database
+
+    try:
+        connection = open_database(path, read_only=True)
+    except StoreError as error:
+        raise CommandError(str(error)) from error
+    try:
+        return build_report(connection)
+    finally:
+        connection.close()
+
+
+def _fetch_report(url: str) -> Report:
+    import msgspec
+    import urllib3
+
+    from adbc_telemetry.collector import Report
+
+    try:
+        answer = urllib3.request("GET", f"{url.rstrip('/')}/report", timeout=_REPORT_TIMEOUT, retries=False)
+    except urllib3.exceptions.HTTPError as error:
+        raise CommandError(f"no collector answers at {url} ({type(error).__name__}).") from error
+    if answer.status != 200:
+        raise CommandError(f"the collector at {url} answered {answer.status}.")
+    try:
+        return msgspec.json.decode(answer.data, type=Report)
+    except msgspec.DecodeError as error:
+        raise CommandError(f"{url} is not a collector of this version.") from error
+
+
+def _require_extra() -> None:
+    try:
+        import adbc_telemetry.collector  # noqa: F401
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "adbc_telemetry":
+            raise
+        raise CommandError(
+            f"{error.name} is missing: install adbc-telemetry[collector], "
+            "for instance with: pip install 'adbc-telemetry[collector]'"
+        ) from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

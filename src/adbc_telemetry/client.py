@@ -1,0 +1,495 @@
+"""TelemetryClient: the queue of a host, its batches, and the account of every event.
+
+An event is in the queue, in flight (in the batch that is being sent) or settled. The way in takes no lock:
+`enqueue` appends to a deque and compares its length with one number, the alarm. All that is out of the ordinary
+lies behind the alarm:
+
+    state                     alarm                what the caller then does
+    idle: nothing waits       1                    wake the sender
+    gathering: a batch fills  the batch's size     wake the sender
+    sending                   the capacity + 1     take the newest event out again: the queue is full
+    closing, closed           0                    take the newest event out again: too late
+    disabled                  0                    take the newest event out again: never counted
+
+Everything else is guarded by one lock, held for a few lines and never while something is sent.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from types import TracebackType
+from typing import TYPE_CHECKING, Final
+
+from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.counter import AtomicCounter
+from adbc_telemetry.export.base import (
+    ExportOutcome,
+    ExportResult,
+    TelemetryExporter,
+    close_contained,
+    expire,
+    export_contained,
+)
+from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
+from adbc_telemetry.export.databricks import Auth, DatabricksTelemetryExporter
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.guard import contained
+from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.lifecycle import close_at_exit
+from adbc_telemetry.protocols import ClientStats
+from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry.sender import SenderThreads, sender
+
+if TYPE_CHECKING:
+    import asyncio
+
+# What a close may take beyond its timeout to see a cancelled request end and the threads go.
+_GRACE_SECONDS: Final = 0.1
+
+
+class _State(Enum):
+    DISABLED = 0
+    OPEN = 1
+    CLOSING = 2
+    CLOSED = 3
+
+
+def _count_error(error: Exception, client: TelemetryClient, *_: object) -> None:
+    client._errors.increment()
+
+
+class TelemetryClient:
+    """Queues, batches and delivers the events of one host. Thread-safe; a (async) context manager.
+
+    Args:
+        host: a host or an http(s) URL.
+        config: see `TelemetryConfiguration`. If telemetry is not enabled, or the user has opted out, the client
+            does nothing at all.
+        exporter: where batches go, instead of to the telemetry service of `host`; behind the circuit breaker all
+            the same, unless it is one. The client closes it.
+        auth: returns the headers that authenticate a request; called for every request, on the sender's side.
+
+    Raises:
+        ValueError: `host` or `config` makes no sense, or `auth` would go over plain HTTP to another machine.
+        TypeError: an argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        config: TelemetryConfiguration,
+        *,
+        exporter: TelemetryExporter | None = None,
+        auth: Auth | None = None,
+    ) -> None:
+        if not isinstance(config, TelemetryConfiguration):
+            raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
+        problems = config.validate()
+        if problems:
+            raise ValueError("; ".join(problems))
+        self._host = normalize_host(host)
+        self._config = config
+        self._exporter = _chain(self._host, config, exporter, auth)
+        self._batch_size = min(config.batch_size, config.max_queue_size)
+        self._capacity = config.max_queue_size
+        self._interval = config.flush_interval_ms / 1000
+        self._enabled = config.enabled and not opted_out()
+        self._state = _State.OPEN if self._enabled else _State.DISABLED
+        self._start()
+        renew_in_child(self)
+        if self._enabled:
+            close_at_exit(self)
+
+    def _start(self) -> None:
+        """Everything that changes, as it is in a new client, and in a forked child's."""
+        self._queue: deque[TelemetryFrontendLog] = deque()
+        self._dropped_full = AtomicCounter()
+        self._dropped_closed = AtomicCounter()
+        self._errors = AtomicCounter()
+        # Guards all below. Reentrant, since a signal handler may flush while its thread does.
+        self._lock = threading.RLock()
+        self._settlement = threading.Condition(self._lock)
+        self._watchers: list[tuple[int, Callable[[], None]]] = []
+        self._taken = 0  # events that have left the queue to be sent
+        self._in_flight = 0
+        self._flush_goal = 0  # send at once until so many are taken
+        self._gathering_since: float | None = None
+        self._retained_until: float | None = None
+        self._deadline: float | None = None  # of the close
+        self._complete = True  # whether the close lost nothing for want of time
+        self._exports = 0
+        self._delivered = 0
+        self._rejected = 0
+        self._failed = 0
+        self._dropped_open = 0
+        self._closed = threading.Event()
+        self._alarm = 1 if self._state is _State.OPEN else 0
+        self._threads: SenderThreads | None = sender.attach() if self._state is _State.OPEN else None
+
+    def after_fork_in_child(self) -> None:
+        """The parent delivers its events; the child starts with none."""
+        if self._state is _State.CLOSING:  # by a thread of the parent, which the child does not have
+            self._state = _State.CLOSED
+        self._start()
+        if self._state is _State.CLOSED:
+            self._closed.set()
+
+    @property
+    def host(self) -> str:
+        """The host, normalised."""
+        return self._host
+
+    @property
+    def is_open(self) -> bool:
+        """Whether events are (or, with telemetry off, would be) taken: `close` has not been called."""
+        return self._state in (_State.OPEN, _State.DISABLED)
+
+    def enqueue(self, log: TelemetryFrontendLog) -> None:
+        """Take an event. Never blocks, never raises; from any thread, destructor or signal handler.
+
+        With the queue full, or after `close`, the event is dropped and counted.
+        """
+        if log is None:
+            return  # type: ignore[unreachable]  # no event, by mistake of a caller that is not checked
+        queue = self._queue
+        queue.append(log)
+        if len(queue) >= self._alarm:
+            self._on_alarm()
+
+    def flush(self, timeout: float | None = None) -> bool:
+        """Wait until every event enqueued before this call has been delivered or counted as lost.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes (retries and the circuit breaker bound it,
+                unless `circuit_open` is "retain").
+
+        Returns:
+            True when all have reached their end, False when the timeout came first.
+        """
+        deadline = None if timeout is None else time.monotonic() + timeout
+        return self._wait_until_settled(self._send_now(), deadline)
+
+    async def aflush(self, timeout: float | None = None) -> bool:
+        """`flush` for asyncio: the loop is never blocked, and the call may be cancelled."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        settled: asyncio.Future[bool] = loop.create_future()
+
+        @contained(_ignore_closed_loop)
+        def tell_loop() -> None:
+            loop.call_soon_threadsafe(_set_result, settled, True)
+
+        with self._lock:
+            goal = self._send_now()
+            if self._is_settled(goal):
+                return True
+            watcher = (goal, tell_loop)
+            self._watchers.append(watcher)
+        try:
+            await asyncio.wait_for(settled, timeout)
+        except asyncio.TimeoutError:
+            return False
+        finally:
+            with self._lock:
+                if watcher in self._watchers:
+                    self._watchers.remove(watcher)
+        return True
+
+    def close(self, timeout: float | None = None) -> bool:
+        """Deliver what has been enqueued so far, then stop. Idempotent: a second caller waits for the first.
+
+        Args:
+            timeout: seconds that delivery may take; None for `close_timeout_ms`. What is left then is counted.
+
+        Returns:
+            True when every event had reached its end in time.
+        """
+        deadline = self.close_deadline(timeout)
+        if self.begin_close(deadline):
+            self.finish_close()
+        else:
+            self._closed.wait(max(0.0, deadline + 2 * _GRACE_SECONDS - time.monotonic()))
+        return self._closed.is_set() and self._complete
+
+    async def aclose(self, timeout: float | None = None) -> bool:
+        """`close` for asyncio: the loop is never blocked. Cancelled, it still closes, in the background."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        closed: asyncio.Future[bool] = loop.create_future()
+
+        @contained(_ignore_closed_loop)
+        def close_and_tell() -> None:
+            complete = self.close(timeout)
+            loop.call_soon_threadsafe(_set_result, closed, complete)
+
+        # A thread of its own and not the loop's executor, which would have the process wait for it at exit.
+        threading.Thread(target=close_and_tell, name="adbc-telemetry-close", daemon=True).start()
+        return await closed
+
+    def close_deadline(self, timeout: float | None = None) -> float:
+        """When a close that begins now has to be over (`time.monotonic()`), `close_timeout_ms` from now by default."""
+        seconds = self._config.close_timeout_ms / 1000 if timeout is None else max(0.0, timeout)
+        return time.monotonic() + seconds
+
+    def begin_close(self, deadline: float) -> bool:
+        """Take no more events and have the rest sent by `deadline` (`time.monotonic()`); returns at once.
+
+        Returns:
+            True for the one caller who has to `finish_close`.
+        """
+        with self._lock:
+            if self._state is _State.DISABLED:
+                self._closed.set()
+            if self._state is not _State.OPEN:
+                return False
+            self._state = _State.CLOSING
+            self._alarm = 0
+            self._deadline = deadline
+            self._send_now()
+        expire(self._exporter, deadline)
+        return True
+
+    def finish_close(self) -> None:
+        """Wait for what `begin_close` has begun, until its deadline, and put the rest into the account."""
+        threads, deadline = self._threads, self._deadline
+        assert threads is not None
+        assert deadline is not None
+        in_time = self._wait_until_settled(self._flush_goal, deadline)
+        with self._lock:
+            self._flush_goal = self._taken  # no further batch is begun
+        close_contained(self._exporter)  # cancels a request that is under way
+        grace = deadline + _GRACE_SECONDS
+        with self._lock:
+            while self._in_flight and self._settlement.wait(max(0.0, grace - time.monotonic())):
+                pass
+            self._complete = in_time
+            self._failed += self._in_flight  # by an exporter that does not let go
+            self._in_flight = 0
+            self._state = _State.CLOSED
+            self._sweep()
+            self._notify()
+        sender.detach(threads, grace)
+        self._closed.set()
+
+    def stats(self) -> ClientStats:
+        """The account at this moment."""
+        with self._lock:
+            if self._state is _State.CLOSED:
+                self._sweep()
+            queued = len(self._queue)
+            full, closed = self._dropped_full.value(), self._dropped_closed.value()
+            return ClientStats(
+                enqueued=self._taken + queued + full + closed,
+                delivered=self._delivered,
+                rejected=self._rejected,
+                failed=self._failed,
+                dropped_queue_full=full,
+                dropped_circuit_open=self._dropped_open,
+                dropped_closed=closed,
+                queued=queued,
+                in_flight=self._in_flight,
+                exports=self._exports,
+                errors=self._errors.value(),
+            )
+
+    def run_soon(self, job: Callable[[], object]) -> bool:
+        """Run `job` on the sender's side; False when there is none. Reentrant, never blocks."""
+        threads = self._threads
+        if threads is None or self._state is not _State.OPEN:
+            return False
+        threads.run_soon(job)
+        return True
+
+    # The caller's side of the alarm: lock-free, since it may interrupt anything.
+
+    @contained(_count_error)
+    def _on_alarm(self) -> None:
+        if not self._takes_events():
+            self._take_back(None if self._state is _State.DISABLED else self._dropped_closed)
+        elif len(self._queue) > self._capacity:
+            self._take_back(self._dropped_full)
+        else:
+            # Every further event until the sender looks need not wake it again. The sender sets the alarm anew
+            # after this message at the latest; a close in between has to win.
+            self._alarm = self._capacity + 1
+            if not self._takes_events():
+                self._alarm = 0
+            if self._threads is not None:
+                self._threads.wake(self)
+
+    def _takes_events(self) -> bool:
+        return self._state is _State.OPEN
+
+    def _take_back(self, counter: AtomicCounter | None) -> None:
+        """The newest event, which may by now be another thread's: one event too many is as good as another."""
+        try:
+            self._queue.pop()
+        except IndexError:
+            return  # the sender was faster
+        if counter is not None:
+            counter.increment()
+
+    # The sender's side. `next_send` and `send_batch` are never run at the same time.
+
+    def next_send(self, now: float) -> float | None:
+        """See `Sendable`."""
+        with self._lock:
+            if self._state not in (_State.OPEN, _State.CLOSING):
+                return None
+            if self._retained_until is not None and now < self._retained_until:
+                return self._retained_until
+            if not self._queue:
+                self._set_alarm(1)
+                if not self._queue:  # none came while the alarm was still another
+                    return None
+            if self._taken < self._flush_goal:
+                return now
+            if self._gathering_since is None:
+                self._gathering_since = now
+            self._set_alarm(self._batch_size)
+            if len(self._queue) >= self._batch_size:
+                return now
+            return self._gathering_since + self._interval
+
+    def send_batch(self) -> None:
+        """See `Sendable`."""
+        with self._lock:
+            self._set_alarm(self._capacity + 1)
+            batch = self._take_batch()
+            deadline = self._deadline
+        if not batch:
+            return
+        result = ExportResult(outcome=ExportOutcome.FAILED)
+        try:
+            result = export_contained(self._exporter, batch, deadline)
+        finally:
+            with self._lock:
+                self._settle(batch, result)
+                self._notify()
+
+    def _set_alarm(self, length: int) -> None:
+        if self._state is _State.OPEN:
+            self._alarm = length
+
+    def _take_batch(self) -> list[TelemetryFrontendLog]:
+        size = self._batch_size
+        if self._state is not _State.OPEN:
+            size = min(
+                size, self._flush_goal - self._taken
+            )  # what came later is taken back by who brought it
+        batch: list[TelemetryFrontendLog] = []
+        with contextlib.suppress(IndexError):  # a late caller may take its event back meanwhile
+            while len(batch) < size:
+                batch.append(self._queue.popleft())
+        self._taken += len(batch)
+        self._in_flight = len(batch)
+        self._gathering_since = None
+        self._retained_until = None
+        return batch
+
+    def _settle(self, batch: list[TelemetryFrontendLog], result: ExportResult) -> None:
+        if self._state is _State.CLOSED:
+            return  # the close has given up on this batch and counted it
+        self._exports += 1
+        self._in_flight = 0
+        delivered = min(max(result.delivered, 0), len(batch))
+        rejected = min(max(result.rejected, 0), len(batch) - delivered)
+        rest = len(batch) - delivered - rejected
+        self._delivered += delivered
+        self._rejected += rejected
+        if result.outcome is ExportOutcome.DELIVERED:
+            self._delivered += rest
+        elif result.outcome is ExportOutcome.REJECTED:
+            self._rejected += rest
+        elif result.outcome is not ExportOutcome.DROPPED:
+            self._failed += rest
+        elif self._config.circuit_open == "retain" and self._state is _State.OPEN:
+            self._retain(batch)
+        else:
+            self._dropped_open += rest
+
+    def _retain(self, batch: list[TelemetryFrontendLog]) -> None:
+        """Put a batch that the circuit did not let through back where it was, and ask again later."""
+        self._queue.extendleft(reversed(batch))
+        self._taken -= len(batch)
+        while len(self._queue) > self._capacity:
+            self._take_back(self._dropped_full)
+        self._retained_until = time.monotonic() + self._interval
+
+    # Waiting for the settlement.
+
+    def _send_now(self) -> int:
+        """Have all that is queued sent without delay, and return how many are to be taken for that."""
+        with self._lock:
+            goal = self._taken + len(self._queue)
+            self._flush_goal = max(self._flush_goal, goal)
+            if self._threads is not None and self._queue:
+                self._threads.wake(self)
+            return goal
+
+    def _is_settled(self, goal: int) -> bool:
+        # Events are sent in their order. The second half is for a goal that counted an event which was then
+        # taken back, so that it would not be reached before others come.
+        return self._taken - self._in_flight >= goal or not (self._queue or self._in_flight)
+
+    def _wait_until_settled(self, goal: int, deadline: float | None) -> bool:
+        with self._lock:
+            while not self._is_settled(goal):
+                left = None if deadline is None else deadline - time.monotonic()
+                if left is not None and left <= 0:
+                    return False
+                self._settlement.wait(left)
+            return True
+
+    def _notify(self) -> None:
+        self._settlement.notify_all()
+        settled = [watcher for watcher in self._watchers if self._is_settled(watcher[0])]
+        for watcher in settled:
+            self._watchers.remove(watcher)
+            watcher[1]()
+
+    def _sweep(self) -> None:
+        """Count what is left in the queue of a closed client."""
+        while self._queue:
+            self._take_back(self._dropped_closed)
+
+    def __enter__(self) -> TelemetryClient:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    async def __aenter__(self) -> TelemetryClient:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+def _set_result(future: asyncio.Future[bool], value: bool) -> None:
+    if not future.done():  # it may have been cancelled
+        future.set_result(value)
+
+
+def _ignore_closed_loop(error: Exception) -> None:
+    """The event loop has ended before what it waited for: nobody is there to be told."""
+
+
+def _chain(
+    host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None, auth: Auth | None
+) -> TelemetryExporter:
+    inner = exporter if exporter is not None else DatabricksTelemetryExporter(host, config, auth=auth)
+    if isinstance(inner, CircuitBreakerTelemetryExporter) or not config.circuit_breaker_enabled:
+        return inner
+    return CircuitBreakerTelemetryExporter(inner, host, config)

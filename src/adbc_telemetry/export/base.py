@@ -1,0 +1,102 @@
+"""What every exporter is, and what it answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import Enum
+from typing import Protocol, runtime_checkable
+
+from msgspec import Struct
+
+from adbc_telemetry.guard import contained
+from adbc_telemetry.schema import TelemetryFrontendLog
+
+
+class ExportOutcome(Enum):
+    """How an export ended, for the logs that were neither delivered nor rejected one by one."""
+
+    DELIVERED = "delivered"
+    """Accepted by the other side."""
+    REJECTED = "rejected"
+    """Refused for good: sending again would not help."""
+    FAILED = "failed"
+    """Not delivered after all retries, or for an error of ours."""
+    DROPPED = "dropped"
+    """Not tried: the circuit is open."""
+    CANCELLED = "cancelled"
+    """Given up because the deadline came, or the exporter was closed."""
+
+
+class ExportResult(Struct, frozen=True, kw_only=True):
+    """What became of a batch.
+
+    `delivered` and `rejected` logs have reached their end one by one; `outcome` is that of the others (of all,
+    where there are no others).
+
+    Attributes:
+        outcome: see `ExportOutcome`.
+        delivered: logs that were accepted.
+        rejected: logs that were refused.
+        reason: why it was not all delivered, in words without a host, a token or a payload; None if it was.
+    """
+
+    outcome: ExportOutcome
+    delivered: int = 0
+    rejected: int = 0
+    reason: str | None = None
+
+    def __bool__(self) -> bool:
+        """Whether the export succeeded."""
+        return self.outcome is ExportOutcome.DELIVERED
+
+
+@runtime_checkable
+class TelemetryExporter(Protocol):
+    """Takes a batch somewhere. May be called from several threads; need not be fast; may raise."""
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """Deliver `logs`.
+
+        Args:
+            logs: the batch, not empty.
+            deadline: the `time.monotonic()` value by which the call has returned; None for no limit.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release what it holds; an export under way ends soon. Idempotent."""
+        ...
+
+
+def _failed(
+    error: Exception,
+    exporter: TelemetryExporter,
+    logs: Sequence[TelemetryFrontendLog],
+    deadline: float | None,
+) -> ExportResult:
+    return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
+
+
+@contained(_failed)
+def export_contained(
+    exporter: TelemetryExporter, logs: Sequence[TelemetryFrontendLog], deadline: float | None
+) -> ExportResult:
+    """Export with an exporter of anybody's: an exception, or an answer that is none, is a failed export."""
+    result = exporter.export(logs, deadline=deadline)
+    if not isinstance(result, ExportResult):
+        raise TypeError(f"export() must return an ExportResult, not {type(result).__name__}")
+    return result
+
+
+@contained(lambda error, exporter, deadline: None)
+def expire(exporter: object, deadline: float) -> None:
+    """Tell an exporter that everything under way has to be over by `deadline`, if it can be told."""
+    notify = getattr(exporter, "expire", None)
+    if notify is not None:
+        notify(deadline)
+
+
+@contained(lambda error, exporter: None)
+def close_contained(exporter: TelemetryExporter) -> None:
+    """Close an exporter of anybody's; an exception changes nothing any more."""
+    exporter.close()

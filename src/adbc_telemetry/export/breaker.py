@@ -1,0 +1,165 @@
+"""CircuitBreaker: `pybreaker` on a clock that cannot jump, with one probe at a time and no lock during I/O."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from enum import Enum
+from typing import NoReturn
+
+import pybreaker
+from msgspec import Struct
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.forking import renew_in_child
+
+_SUCCESSES_TO_CLOSE = 2
+
+
+class CircuitBreakerState(Enum):
+    """Whether exports are let through."""
+
+    CLOSED = "closed"
+    """All of them."""
+    OPEN = "open"
+    """None."""
+    HALF_OPEN = "half-open"
+    """One at a time, to see whether the endpoint is well again."""
+
+
+class CircuitTransition(Struct, frozen=True):
+    """A change of state, at a `time.monotonic()` value."""
+
+    at: float
+    old: CircuitBreakerState
+    new: CircuitBreakerState
+
+
+class Permit(Struct, frozen=True):
+    """The leave to make one export, under the state of that moment."""
+
+    generation: int
+
+
+class CircuitBreaker:
+    """The breaker of one host.
+
+    `pybreaker` keeps the states and counts. It would hold its lock during the call that it guards, so exports ask
+    for a permit before and report the outcome after. A permit is of the generation of its state: the outcome of
+    an export that began before the last change of state says nothing about the new one.
+    """
+
+    def __init__(self, config: TelemetryConfiguration | None = None) -> None:
+        config = config or TelemetryConfiguration()
+        self._open_seconds = config.circuit_breaker_timeout_ms / 1000
+        self._storage = _MonotonicStorage()
+        self._breaker = pybreaker.CircuitBreaker(
+            fail_max=config.circuit_breaker_threshold,
+            reset_timeout=self._open_seconds,
+            success_threshold=_SUCCESSES_TO_CLOSE,
+            state_storage=self._storage,
+            listeners=[_Listener(self)],
+            throw_new_error_on_trip=False,
+        )
+        self._generation = 0
+        self._probing = False
+        self._transitions: list[CircuitTransition] = []
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the locks, or a permit."""
+        self._lock = threading.RLock()  # guards everything here, pybreaker's state included
+        self._breaker._lock = threading.RLock()
+        self._probing = False
+
+    @property
+    def state(self) -> CircuitBreakerState:
+        """The state; an open circuit turns half-open when an export asks after the timeout."""
+        return CircuitBreakerState(self._breaker.current_state)
+
+    @property
+    def transitions(self) -> list[CircuitTransition]:
+        """The last changes of state, oldest first; a hundred at the most."""
+        with self._lock:
+            return list(self._transitions)
+
+    def ask(self) -> Permit | None:
+        """The permit to make an export now, or None. Each permit is to be given back to `report`."""
+        with self._lock:
+            if self.state is CircuitBreakerState.OPEN and self._storage.seconds_open() >= self._open_seconds:
+                self._breaker.half_open()
+            if self.state is CircuitBreakerState.OPEN or self._probing:
+                return None
+            self._probing = self.state is CircuitBreakerState.HALF_OPEN
+            return Permit(self._generation)
+
+    def report(self, permit: Permit, success: bool | None) -> None:
+        """How the export of `permit` went; None where it says nothing about the endpoint."""
+        with self._lock:
+            if permit.generation != self._generation:
+                return
+            self._probing = False
+            if success:
+                self._breaker.call(_succeed)
+            elif success is not None:
+                with contextlib.suppress(_ExportFailed):  # pybreaker hands on what it has counted
+                    self._breaker.call(_fail)
+
+    def _changed(self, old: str, new: str) -> None:
+        self._generation += 1
+        self._probing = False
+        transition = CircuitTransition(time.monotonic(), CircuitBreakerState(old), CircuitBreakerState(new))
+        self._transitions = [*self._transitions[-99:], transition]
+
+
+class _ExportFailed(Exception):
+    pass
+
+
+def _succeed() -> None:
+    pass
+
+
+def _fail() -> NoReturn:
+    raise _ExportFailed
+
+
+class _Listener(pybreaker.CircuitBreakerListener):
+    def __init__(self, owner: CircuitBreaker) -> None:
+        self._owner = owner
+
+    def state_change(
+        self,
+        cb: pybreaker.CircuitBreaker,
+        old_state: pybreaker.CircuitBreakerState | None,
+        new_state: pybreaker.CircuitBreakerState,
+    ) -> None:
+        self._owner._changed(old_state.name if old_state else pybreaker.STATE_CLOSED, new_state.name)
+
+
+class _MonotonicStorage(pybreaker.CircuitMemoryStorage):
+    """Remembers when the circuit opened by the monotonic clock.
+
+    pybreaker asks the wall clock, so that a jump of the system's time would end an open phase at once or keep
+    the circuit open for hours. `opened_at` is now less the time that has truly gone by.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(pybreaker.STATE_CLOSED)
+        self._opened_monotonic: float | None = None
+
+    def seconds_open(self) -> float:
+        return float("inf") if self._opened_monotonic is None else time.monotonic() - self._opened_monotonic
+
+    @property
+    def opened_at(self) -> datetime | None:
+        if self._opened_monotonic is None:
+            return None
+        return datetime.now(timezone.utc) - timedelta(seconds=self.seconds_open())
+
+    @opened_at.setter
+    def opened_at(self, datetime: datetime) -> None:
+        self._opened_monotonic = time.monotonic()

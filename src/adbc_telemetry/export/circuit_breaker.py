@@ -1,0 +1,120 @@
+"""CircuitBreakerTelemetryExporter, and the one breaker that each host has."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.base import (
+    ExportOutcome,
+    ExportResult,
+    TelemetryExporter,
+    close_contained,
+    expire,
+    export_contained,
+)
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.schema import TelemetryFrontendLog
+
+if TYPE_CHECKING:
+    from adbc_telemetry.export.breaker import CircuitBreaker, CircuitBreakerState
+
+
+class CircuitBreakerManager:
+    """The breakers of this process, one a host."""
+
+    def __init__(self) -> None:
+        self._breakers: dict[str, CircuitBreaker] = {}
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()  # guards _breakers
+
+    @staticmethod
+    def get_instance() -> CircuitBreakerManager:
+        """The one of this process."""
+        return _instance
+
+    def get_circuit_breaker(self, host: str, config: TelemetryConfiguration | None = None) -> CircuitBreaker:
+        """The breaker of `host`, made by `config` (or the defaults) where there is none yet.
+
+        Raises:
+            ValueError, TypeError: `host` names none.
+        """
+        # pybreaker takes its time to load, and nobody needs it before there is a host.
+        from adbc_telemetry.export.breaker import CircuitBreaker
+
+        name = normalize_host(host)
+        with self._lock:
+            breaker = self._breakers.get(name)
+            if breaker is None:
+                breaker = self._breakers[name] = CircuitBreaker(config)
+            return breaker
+
+    def remove_circuit_breaker(self, host: str) -> None:
+        """Forget the breaker of `host`; the next one starts closed. Without one, nothing happens."""
+        name = normalize_host(host)
+        with self._lock:
+            self._breakers.pop(name, None)
+
+    def hosts(self) -> list[str]:
+        """The hosts that have a breaker."""
+        with self._lock:
+            return sorted(self._breakers)
+
+
+_instance = CircuitBreakerManager()
+
+
+class CircuitBreakerTelemetryExporter:
+    """Puts the breaker of `host` before another exporter.
+
+    Every export that fails counts, by whatever error; one that its deadline cut short does not. While the
+    circuit is open nothing is asked of `inner`, and the outcome is `DROPPED`.
+
+    Raises:
+        ValueError, TypeError: `host` names none.
+    """
+
+    def __init__(
+        self, inner: TelemetryExporter, host: str, config: TelemetryConfiguration | None = None
+    ) -> None:
+        self._inner = inner
+        self._host = normalize_host(host)
+        self._breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(self._host, config)
+
+    @property
+    def host(self) -> str:
+        """The host, normalised."""
+        return self._host
+
+    @property
+    def state(self) -> CircuitBreakerState:
+        """The breaker's state."""
+        return self._breaker.state
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """Export through `inner` if the circuit lets it. Never raises."""
+        permit = self._breaker.ask()
+        if permit is None:
+            return ExportResult(outcome=ExportOutcome.DROPPED, reason="the circuit is open")
+        success: bool | None = False
+        try:
+            result = export_contained(self._inner, logs, deadline)
+            success = None if result.outcome is ExportOutcome.CANCELLED else bool(result)
+        finally:
+            self._breaker.report(permit, success)
+        return result
+
+    def expire(self, deadline: float) -> None:
+        """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
+        expire(self._inner, deadline)
+
+    def close(self) -> None:
+        """Close `inner`. The breaker stays, as long as the host's leases do."""
+        close_contained(self._inner)

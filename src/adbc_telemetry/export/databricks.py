@@ -1,0 +1,117 @@
+"""DatabricksTelemetryExporter: batches to requests, requests to the telemetry service, politely."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+from msgspec import Struct
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.encoding import LogEncoder, request_body, split_lines
+from adbc_telemetry.export.auth import Auth as Auth
+from adbc_telemetry.export.auth import checked_auth as checked_auth
+from adbc_telemetry.export.base import ExportResult
+from adbc_telemetry.export.batches import Delivery
+from adbc_telemetry.export.retry import PoliteSender
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.schema import TelemetryFrontendLog
+
+AUTHENTICATED_PATH: Final = "/telemetry-ext"
+UNAUTHENTICATED_PATH: Final = "/telemetry-unauth"
+
+_HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/json"}
+
+
+class _Answer(Struct):
+    """What matters of a `TelemetryResponse`; a server that leaves the number out has accepted all."""
+
+    numProtoSuccess: int | None = None
+
+
+class DatabricksTelemetryExporter:
+    """Sends logs to `https://{host}/telemetry-ext`, or to `/telemetry-unauth` without credentials.
+
+    429, 5xx, timeouts and connection errors are tried again, with exponential back-off and full jitter, not
+    before a `Retry-After` is over, and never past the deadline. All other 4xx reject the logs; 413 splits them.
+
+    Args:
+        host: a host or an http(s) URL.
+        config: `max_retries`, `retry_delay_ms`, `request_timeout_ms`, `max_request_bytes` and `compression`.
+        auth: returns the headers that authenticate a request; called for every request, on the exporting thread.
+
+    Raises:
+        ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
+        TypeError: `host` is no string, or `auth` cannot be called.
+    """
+
+    def __init__(self, host: str, config: TelemetryConfiguration, *, auth: Auth | None = None) -> None:
+        self._sender = PoliteSender(
+            host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
+        )
+        self._max_request_bytes = config.max_request_bytes
+        self._encoder = LogEncoder()
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._encoding = threading.Lock()  # guards _encoder
+
+    @property
+    def host(self) -> str:
+        """The host, normalised."""
+        return self._sender.host
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where requests go."""
+        return self._sender.endpoint_url
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
+
+        Args:
+            logs: what to send; one that cannot be encoded is rejected alone.
+            deadline: the `time.monotonic()` value by which this has returned.
+        """
+
+        def request(body: bytes, count: int) -> int:
+            return _accepted(self._sender.post(body, _HEADERS, deadline), count)
+
+        delivery = Delivery(request, _body, self._max_request_bytes)
+        with self._encoding:
+            encoded = self._encoder.encode_lines(logs)
+        lines = [line for line in encoded if line is not None]
+        if len(lines) < len(encoded):
+            delivery.reject(len(encoded) - len(lines), "not a log, or a value that the wire cannot carry")
+        for run in split_lines(lines, self._max_request_bytes):
+            delivery.send(run)
+        return delivery.result()
+
+    def expire(self, deadline: float) -> None:
+        """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
+        self._sender.expire(deadline)
+
+    def close(self) -> None:
+        """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""
+        self._sender.close()
+
+
+def _body(lines: Sequence[bytes]) -> bytes:
+    return request_body(lines, time.time_ns() // 1_000_000)
+
+
+def _accepted(body: bytes | None, count: int) -> int:
+    """How many logs the answer says it has accepted. A 2xx without a body accepts all; one that is no answer, none:
+    it comes from something in between that knows nothing of logs."""
+    if body is not None and not body.strip():
+        return count
+    try:
+        answer = msgspec.json.decode(body or b"", type=_Answer)
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return 0
+    return count if answer.numProtoSuccess is None else max(0, min(count, answer.numProtoSuccess))

@@ -1,0 +1,63 @@
+"""JsonLinesTelemetryExporter: one log a line into a file, to look at or to ship by other means."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Sequence
+
+from adbc_telemetry.encoding import LogEncoder
+from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.schema import TelemetryFrontendLog
+
+
+class JsonLinesTelemetryExporter:
+    """Appends to the file at `path`, which it makes readable for its owner alone (0600).
+
+    Each batch is one write at the end of the file, so that several processes may share it. The file is opened
+    for each batch: a rotation of the file is followed. A file that cannot be written fails the export.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = os.fspath(path)
+        self._encoder = LogEncoder()
+        self._closed = False
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()  # one writer a process: guards _encoder, and keeps batches in order
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """Append `logs`. One that cannot be encoded is rejected alone. Never raises."""
+        with self._lock:
+            if self._closed:
+                return ExportResult(outcome=ExportOutcome.CANCELLED, reason="the exporter is closed")
+            encoded = self._encoder.encode_lines(logs)
+            lines = [line for line in encoded if line is not None]
+            try:
+                self._append(b"".join(line + b"\n" for line in lines))
+            except OSError as error:
+                return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
+        rejected = len(encoded) - len(lines)
+        return ExportResult(
+            outcome=ExportOutcome.DELIVERED if lines or not encoded else ExportOutcome.REJECTED,
+            delivered=len(lines),
+            rejected=rejected,
+            reason="not a log, or a value that the wire cannot carry" if rejected else None,
+        )
+
+    def close(self) -> None:
+        """Later exports are cancelled. Idempotent."""
+        with self._lock:
+            self._closed = True
+
+    def _append(self, data: bytes) -> None:
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        try:
+            while data:
+                data = data[os.write(descriptor, data) :]
+        finally:
+            os.close(descriptor)

@@ -1,0 +1,51 @@
+"""InMemoryTelemetryExporter: keeps what it gets, for tests and for a look at what would be sent."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+
+from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.schema import TelemetryFrontendLog
+
+
+class InMemoryTelemetryExporter:
+    """Delivers into a list, `logs`, without a bound. `batches` tells how they came."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[TelemetryFrontendLog, ...]] = []
+        self.closed = False
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()  # guards _batches
+
+    @property
+    def logs(self) -> list[TelemetryFrontendLog]:
+        """All logs so far, in the order of their arrival."""
+        with self._lock:
+            return [log for batch in self._batches for log in batch]
+
+    @property
+    def batches(self) -> list[tuple[TelemetryFrontendLog, ...]]:
+        """All batches so far."""
+        with self._lock:
+            return list(self._batches)
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._batches.clear()
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """Keep `logs`; always delivered."""
+        with self._lock:
+            self._batches.append(tuple(logs))
+        return ExportResult(outcome=ExportOutcome.DELIVERED, delivered=len(logs))
+
+    def close(self) -> None:
+        """Take note of it; the logs stay readable."""
+        self.closed = True

@@ -1,0 +1,189 @@
+"""OtlpTelemetryExporter: events as OpenTelemetry log records, over OTLP/HTTP. Needs `adbc-telemetry[otel]`.
+
+The protobuf is OpenTelemetry's, the requests are ours: its own exporter sleeps past deadlines, and warns in
+the host program's log.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final
+from urllib.parse import unquote, urlsplit
+
+from msgspec import Struct
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.export.batches import Delivery
+from adbc_telemetry.export.retry import PoliteSender
+from adbc_telemetry.guard import contained, logger
+from adbc_telemetry.hosts import is_secure, normalize_host
+from adbc_telemetry.schema import TelemetryFrontendLog
+
+if TYPE_CHECKING:
+    from adbc_telemetry.export.otlp_records import EncodedRecord
+
+DEFAULT_ENDPOINT: Final = "http://localhost:4318"
+LOGS_PATH: Final = "/v1/logs"
+
+_HEADERS: Final = {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
+
+
+def _not_exported(error: Exception, *_: object, **__: object) -> ExportResult:
+    return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
+
+
+class OtlpTelemetryExporter:
+    """Sends each log as a log record to an OpenTelemetry collector. `otlp_records` says which attributes it has.
+
+    Retries are those of `DatabricksTelemetryExporter`.
+
+    Args:
+        endpoint: the collector's base URL, to which `/v1/logs` is added, or the URL of its logs. Where nobody says,
+            `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` and `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment, then
+            `http://localhost:4318`.
+        headers: sent with every request, and treated as credentials; `OTEL_EXPORTER_OTLP_LOGS_HEADERS` or
+            `OTEL_EXPORTER_OTLP_HEADERS` where nobody says, unless they would travel unencrypted.
+        timeout_ms: how long one request may take, from connecting to the last byte of the answer.
+        max_retries: how often a failed request is tried again.
+        retry_delay_ms: the first back-off's upper bound; it doubles with each retry.
+        max_request_bytes: the largest body of a request, before compression.
+        compression: "none" or "gzip".
+
+    Raises:
+        ImportError: the extra is not installed.
+        ValueError: an argument makes no sense, or `headers` are given and `endpoint` is plain HTTP to another
+            machine. What makes no sense in the environment counts as absent.
+        TypeError: an argument is of the wrong type.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        headers: Mapping[str, str] | None = None,
+        timeout_ms: int = 10_000,
+        max_retries: int = 3,
+        retry_delay_ms: int = 100,
+        max_request_bytes: int = 1_000_000,
+        compression: str = "none",
+    ) -> None:
+        try:
+            from adbc_telemetry.export import otlp_records  # noqa: F401 - whether it is there
+        except ImportError as error:
+            raise ImportError(
+                "OtlpTelemetryExporter needs OpenTelemetry: pip install 'adbc-telemetry[otel]'"
+            ) from error
+        config = TelemetryConfiguration(
+            request_timeout_ms=timeout_ms,
+            max_retries=max_retries,
+            retry_delay_ms=retry_delay_ms,
+            max_request_bytes=max_request_bytes,
+            compression=compression,
+        )
+        problems = config.validate()
+        if problems:
+            raise ValueError("; ".join(problems))
+        where = _endpoint_of_the_environment() if endpoint is None else _parsed(endpoint)
+        if headers is None:
+            own_headers = _headers_of_the_environment() if is_secure(where.host) else {}
+        else:
+            own_headers = _checked(headers)
+        self._max_request_bytes = max_request_bytes
+        self._sender = PoliteSender(
+            where.host, where.path, config, auth=own_headers.copy if own_headers else None
+        )
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where requests go."""
+        return self._sender.endpoint_url
+
+    @contained(_not_exported)
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
+
+        Args:
+            logs: what to send; one that cannot be encoded is rejected alone.
+            deadline: the `time.monotonic()` value by which this has returned.
+        """
+
+        from adbc_telemetry.export import otlp_records
+
+        def request(body: bytes, count: int) -> int:
+            answer = self._sender.post(body, _HEADERS, deadline)
+            return otlp_records.accepted(answer, count)
+
+        delivery = Delivery(request, otlp_records.request_body, self._max_request_bytes)
+        records = [record for log in logs if (record := _encoded(log)) is not None]
+        if len(records) < len(logs):
+            delivery.reject(len(logs) - len(records), "not a log, or a value that the wire cannot carry")
+        if records:
+            delivery.send(records)
+        return delivery.result()
+
+    def expire(self, deadline: float) -> None:
+        """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
+        self._sender.expire(deadline)
+
+    def close(self) -> None:
+        """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""
+        self._sender.close()
+
+
+def _encoded(log: TelemetryFrontendLog) -> EncodedRecord | None:
+    from adbc_telemetry.export.otlp_records import encode_record
+
+    try:
+        return encode_record(log)
+    except (TypeError, AttributeError, ValueError, OverflowError) as error:
+        logger.debug("a log that cannot be encoded: %s", type(error).__name__)
+        return None
+
+
+class _Endpoint(Struct, frozen=True):
+    host: str
+    path: str
+
+
+def _parsed(endpoint: str, signal_path: str = LOGS_PATH) -> _Endpoint:
+    """The host of an endpoint, and the path of its logs.
+
+    Raises:
+        TypeError, ValueError: `endpoint` is none.
+    """
+    host = normalize_host(endpoint)
+    parts = urlsplit(endpoint.strip() if "://" in endpoint else f"https://{endpoint.strip()}")
+    path = parts.path.rstrip("/")
+    if not path.endswith(signal_path):
+        path += signal_path
+    return _Endpoint(host, f"{path or '/'}?{parts.query}" if parts.query else path or "/")
+
+
+def _checked(headers: Mapping[str, str]) -> dict[str, str]:
+    if not all(isinstance(text, str) for item in headers.items() for text in item):
+        raise TypeError("headers must be a mapping of strings to strings")
+    return dict(headers)
+
+
+def _endpoint_of_the_environment() -> _Endpoint:
+    # OpenTelemetry takes the first as it is and adds the signal's path to the second.
+    for name, signal_path in (
+        ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", ""),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", LOGS_PATH),
+    ):
+        value = os.environ.get(name)
+        if value:
+            try:
+                return _parsed(value, signal_path)
+            except ValueError as error:
+                logger.debug("%s is no endpoint: %s", name, type(error).__name__)
+    return _parsed(DEFAULT_ENDPOINT)
+
+
+def _headers_of_the_environment() -> dict[str, str]:
+    """`name=value,name=value`, with values percent-encoded. What cannot be read is left out."""
+    text = os.environ.get("OTEL_EXPORTER_OTLP_LOGS_HEADERS") or os.environ.get("OTEL_EXPORTER_OTLP_HEADERS")
+    pairs = (item.partition("=") for item in (text or "").split(","))
+    return {name.strip(): unquote(value.strip()) for name, equals, value in pairs if equals and name.strip()}

@@ -1,0 +1,162 @@
+"""PoliteSender: requests to one endpoint, made again where that may help, and never past a deadline."""
+
+from __future__ import annotations
+
+import gzip
+import threading
+import time
+from collections.abc import Mapping
+from random import SystemRandom
+from typing import TYPE_CHECKING, Final
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.auth import Auth, checked_auth, credentials
+from adbc_telemetry.export.errors import (
+    ExportError,
+    HttpStatusError,
+    RequestCancelledError,
+    is_terminal_error,
+)
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.hosts import base_url, normalize_host
+from adbc_telemetry.system import package_version
+
+if TYPE_CHECKING:
+    from adbc_telemetry.export.http import HttpTransport
+
+_MAX_BACKOFF_SECONDS: Final = 30.0
+# Not the module's functions: their sequence belongs to the host program, and a fork would repeat it.
+_uniform = SystemRandom().uniform
+
+
+class PoliteSender:
+    """Posts to one endpoint. Thread-safe; survives a fork.
+
+    429, 5xx, timeouts and connection errors are tried again, with exponential back-off and full jitter, not
+    before a `Retry-After` is over, and never past the deadline.
+
+    Args:
+        host: a host or an http(s) URL.
+        path: where on `host` requests with credentials go.
+        config: `max_retries`, `retry_delay_ms`, `request_timeout_ms` and `compression`.
+        auth: returns the headers that authenticate a request; called for every request, on the sending thread.
+        anonymous_path: where requests without credentials go; None for the same `path`.
+
+    Raises:
+        ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
+        TypeError: `host` is no string, or `auth` cannot be called.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        path: str,
+        config: TelemetryConfiguration,
+        *,
+        auth: Auth | None = None,
+        anonymous_path: str | None = None,
+    ) -> None:
+        self.host = normalize_host(host)
+        self._path = path
+        self._anonymous_path = path if anonymous_path is None else anonymous_path
+        self._config = config
+        self._auth = checked_auth(self.host, auth)
+        self._transport: HttpTransport | None = None
+        self._closed = False
+        self._expires: float | None = None
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._waiting = threading.Condition()  # guards _closed, _expires, _transport; back-offs wait on it
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where requests go."""
+        return base_url(self.host) + (self._anonymous_path if self._auth is None else self._path)
+
+    def post(self, body: bytes, headers: Mapping[str, str], deadline: float | None) -> bytes | None:
+        """Post `body`, again where that may help.
+
+        Args:
+            body: what to send; compressed here, if the configuration says so.
+            headers: what to say of it, beyond credentials, compression and user agent.
+            deadline: the `time.monotonic()` value by which this has returned, or None.
+
+        Returns:
+            The answer's body, None where it was too long.
+
+        Raises:
+            ExportError: see `HttpTransport.post`, by the last attempt.
+        """
+        config = self._config
+        headers = {**headers, "User-Agent": f"adbc-telemetry/{package_version()}"}
+        if config.compression == "gzip":
+            headers["Content-Encoding"] = "gzip"
+            body = gzip.compress(body, compresslevel=6, mtime=0)
+        retries = 0
+        while True:
+            try:
+                return self._attempt(body, headers, deadline)
+            except ExportError as error:
+                terminal = isinstance(error, RequestCancelledError) or is_terminal_error(error)
+                if terminal or retries >= config.max_retries:
+                    raise
+                back_off = min(_MAX_BACKOFF_SECONDS, config.retry_delay_ms / 1000 * 2**retries)
+                retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
+                if not self._wait(max(retry_after or 0.0, _uniform(0, back_off)), deadline):
+                    raise
+                retries += 1
+
+    def expire(self, deadline: float) -> None:
+        """Have every request, also one under way, be over by `deadline` (`time.monotonic()`)."""
+        with self._waiting:
+            self._expires = deadline
+            self._waiting.notify_all()
+
+    def close(self) -> None:
+        """End what is under way, as cancelled. Idempotent; later requests are cancelled at once."""
+        with self._waiting:
+            self._closed = True
+            transport, self._transport = self._transport, None
+            self._waiting.notify_all()
+        if transport is not None:
+            transport.close()
+
+    def _attempt(self, body: bytes, headers: dict[str, str], deadline: float | None) -> bytes | None:
+        authentication = credentials(self.host, self._auth)
+        with self._waiting:
+            if self._closed:
+                raise RequestCancelledError("the exporter is closed")
+            if self._transport is None:
+                from adbc_telemetry.export.http import HttpTransport
+
+                self._transport = HttpTransport(self.host)
+            transport = self._transport
+            deadline = _earlier(deadline, self._expires)
+        answer = transport.post(
+            self._anonymous_path if authentication is None else self._path,
+            body,
+            {**headers, **(authentication or {})},
+            timeout=self._config.request_timeout_ms / 1000,
+            deadline=deadline,
+        )
+        return answer.body
+
+    def _wait(self, seconds: float, deadline: float | None) -> bool:
+        """Back off; False, at once, when that would pass the deadline or the sender is closed."""
+        until = time.monotonic() + seconds
+        with self._waiting:
+            while True:
+                limit = _earlier(deadline, self._expires)
+                if self._closed or (limit is not None and until >= limit):
+                    return False
+                left = until - time.monotonic()
+                if left <= 0:
+                    return True
+                self._waiting.wait(left)
+
+
+def _earlier(one: float | None, other: float | None) -> float | None:
+    return other if one is None else one if other is None else min(one, other)

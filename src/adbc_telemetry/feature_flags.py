@@ -1,0 +1,265 @@
+"""Feature flags of the server: whether it wants telemetry from those who have not said a word about it.
+
+    FeatureFlagManager.get_instance().telemetry_enabled(host, config, auth=...)
+
+The user has the last word, in either direction, and then the server is not even asked. Flags are looked up in
+memory only: a look-up that finds them missing or stale has them fetched on the sender's side and goes by what
+it has, which at first is nothing, and so off.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import quote
+
+import msgspec
+from msgspec import Struct
+
+from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.export.auth import Auth, checked_auth, credentials
+from adbc_telemetry.export.errors import HttpStatusError
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.guard import contained
+from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.schema import FeatureFlagsResponse
+from adbc_telemetry.sender import sender
+from adbc_telemetry.system import package_version
+
+TELEMETRY_FLAG: Final = "databricks.partnerplatform.clientConfigsFeatureFlags.enableTelemetryForAdbc"
+"""The flag that turns telemetry on, as the C# ADBC driver calls it. Those of other drivers end in their own names:
+`enableTelemetryForPythonDriver` is databricks-sql-connector's."""
+
+CLIENT_NAME: Final = "ADBC"
+"""The driver that flags are asked for, as the C# ADBC driver names itself; databricks-sql-connector is `PYTHON`."""
+
+DEFAULT_TTL_SECONDS: Final = FeatureFlagsResponse().ttl_seconds
+MAX_TTL_SECONDS: Final = 86_400.0
+BACKOFF_SECONDS: Final = 60.0
+"""How long a server that did not answer is left alone, unless it asks for longer."""
+
+
+class _Fetched(Struct, frozen=True):
+    """How a fetch ended: the new flags, or None to go on with the old ones, and for how long."""
+
+    flags: Mapping[str, str] | None = None
+    seconds: float = BACKOFF_SECONDS
+
+
+def _not_fetched(error: Exception, *_: object) -> _Fetched:
+    retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
+    return _Fetched(seconds=max(BACKOFF_SECONDS, retry_after or 0.0))
+
+
+def _not_started(error: Exception, flags: FeatureFlags, auth: Auth | None) -> None:
+    flags._settle(_Fetched())
+
+
+class FeatureFlags:
+    """The flags of one host. Thread-safe; survives a fork. No look-up blocks, none raises.
+
+    Args:
+        host: a host or an http(s) URL.
+        config: `request_timeout_ms` bounds a fetch.
+        client_name: the driver that flags are asked for.
+        client_version: its version; this package's where nobody says.
+        auth: returns the headers that authenticate a fetch, unless a look-up brings its own; called on the
+            sender's side.
+        clock: what tells the age of flags.
+
+    Raises:
+        ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
+        TypeError: `host` is no string, or `auth` cannot be called.
+    """
+
+    def __init__(
+        self,
+        host: str,
+        config: TelemetryConfiguration,
+        *,
+        client_name: str = CLIENT_NAME,
+        client_version: str | None = None,
+        auth: Auth | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._host = normalize_host(host)
+        version = package_version() if client_version is None else client_version
+        names = f"{quote(client_name, safe='')}/{quote(version, safe='')}"
+        self._path = f"/api/2.0/connector-service/feature-flags/{names}"
+        self._timeout = config.request_timeout_ms / 1000
+        self._auth = checked_auth(self._host, auth)
+        self._clock = clock
+        self._flags: Mapping[str, str] = {}
+        self._fetch_after = float("-inf")
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """The child keeps the flags; a fetch under way is the parent's."""
+        self._lock = threading.Lock()  # guards _flags, _fetch_after and _fetching
+        self._fetching = False
+
+    @property
+    def host(self) -> str:
+        """The host, normalised."""
+        return self._host
+
+    def get(self, name: str, *, auth: Auth | None = None) -> str | None:
+        """The value of a flag, as far as it is known by now; None where it is not.
+
+        Args:
+            name: the flag's full name.
+            auth: authenticates the fetch, if this look-up starts one. It is not kept after that, so that no
+                connection lives on, or is spoken for, because its flags were looked up.
+        """
+        if opted_out():
+            return None
+        with self._lock:
+            start = not self._fetching and self._clock() >= self._fetch_after
+            self._fetching = self._fetching or start
+            value = self._flags.get(name)
+        if start:
+            self._fetch_soon(auth or self._auth)
+        return value
+
+    def is_on(self, name: str, *, auth: Auth | None = None) -> bool:
+        """Whether a flag is known to be `true`. Arguments are those of `get`."""
+        return (self.get(name, auth=auth) or "").strip().lower() == "true"
+
+    def telemetry_enabled(
+        self, config: TelemetryConfiguration, *, auth: Auth | None = None, flag: str = TELEMETRY_FLAG
+    ) -> bool:
+        """Whether events may be recorded: what the user said, or `flag` where nobody said a word.
+
+        Args:
+            config: its `consent` is the user's word; the environment's no beats a yes of the program.
+            auth: as of `get`.
+            flag: the flag that decides.
+        """
+        if config.consent is False or opted_out():
+            return False
+        return config.consent is True or self.is_on(flag, auth=auth)
+
+    @contained(_not_started)
+    def _fetch_soon(self, auth: Auth | None) -> None:
+        threads = sender.attach()  # for as long as it takes: there may be no client yet that keeps them
+
+        def fetch() -> None:
+            fetched = _Fetched()  # should even a SystemExit, of somebody's `auth`, end it
+            try:
+                fetched = self._fetch(auth)
+            finally:
+                self._settle(fetched)
+                sender.detach(threads, deadline=time.monotonic())
+
+        threads.run_soon(fetch)
+
+    @contained(_not_fetched)
+    def _fetch(self, auth: Auth | None) -> _Fetched:
+        from adbc_telemetry.export.http import HttpTransport
+
+        headers = {"Accept": "application/json", "User-Agent": f"adbc-telemetry/{package_version()}"}
+        headers.update(credentials(self._host, auth) or {})
+        transport = HttpTransport(self._host)
+        try:
+            answer = transport.get(self._path, headers, timeout=self._timeout, deadline=None)
+        finally:
+            transport.close()
+        return _parsed(answer.body)
+
+    def _settle(self, fetched: _Fetched) -> None:
+        with self._lock:
+            if fetched.flags is not None:
+                self._flags = fetched.flags
+            self._fetch_after = self._clock() + min(fetched.seconds, MAX_TTL_SECONDS)
+            self._fetching = False
+
+
+def _parsed(body: bytes | None) -> _Fetched:
+    """The flags of an answer and for how long they hold. What is not as it should be in it is passed over.
+
+    Raises:
+        ValueError, msgspec.MsgspecError: it is no answer at all.
+    """
+    if body is None:
+        raise ValueError("the answer is too long")
+    answer = msgspec.json.decode(body)
+    listed = answer.get("flags") if isinstance(answer, dict) else None
+    if not isinstance(listed, list):
+        raise ValueError("the answer has no flags")
+    flags: dict[str, str] = {}
+    for entry in listed:
+        match entry:
+            case {"name": str(name), "value": str() | bool() as value}:
+                flags[name] = str(value)
+    ttl = answer.get("ttl_seconds")
+    valid = isinstance(ttl, (int, float)) and not isinstance(ttl, bool) and ttl > 0
+    return _Fetched(flags, ttl if valid else DEFAULT_TTL_SECONDS)
+
+
+class FeatureFlagManager:
+    """The flags of this process, one set a host. They outlive connections, and hold on to none."""
+
+    def __init__(self) -> None:
+        self._flags: dict[str, FeatureFlags] = {}
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock."""
+        self._lock = threading.Lock()  # guards _flags
+
+    @staticmethod
+    def get_instance() -> FeatureFlagManager:
+        """The one of this process."""
+        return _instance
+
+    def get_feature_flags(
+        self,
+        host: str,
+        config: TelemetryConfiguration,
+        *,
+        client_name: str = CLIENT_NAME,
+        client_version: str | None = None,
+    ) -> FeatureFlags:
+        """The flags of `host`, made by these arguments where there are none yet.
+
+        Raises:
+            ValueError, TypeError: `host` names none.
+        """
+        name = normalize_host(host)
+        with self._lock:
+            flags = self._flags.get(name)
+            if flags is None:
+                flags = self._flags[name] = FeatureFlags(
+                    name, config, client_name=client_name, client_version=client_version
+                )
+            return flags
+
+    def telemetry_enabled(
+        self, host: str, config: TelemetryConfiguration, *, auth: Auth | None = None
+    ) -> bool:
+        """Whether events for `host` may be recorded; see `FeatureFlags.telemetry_enabled`.
+
+        Raises:
+            ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
+            TypeError: `host` is no string, or `auth` cannot be called.
+        """
+        flags = self.get_feature_flags(host, config)
+        return flags.telemetry_enabled(config, auth=checked_auth(flags.host, auth))
+
+    def remove_feature_flags(self, host: str) -> None:
+        """Forget the flags of `host`. Without any, nothing happens."""
+        name = normalize_host(host)
+        with self._lock:
+            self._flags.pop(name, None)
+
+    def hosts(self) -> list[str]:
+        """The hosts that have flags, sorted."""
+        with self._lock:
+            return sorted(self._flags)
+
+
+_instance = FeatureFlagManager()

@@ -1,0 +1,39 @@
+"""The border to the host program: the one place where an exception of ours is swallowed.
+
+Everything inside raises and propagates as usual; whatever would cross into the caller's code goes through
+`contained`, which hands the error to whoever counts it and writes its class to the log at DEBUG.
+"""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+logger = logging.getLogger("adbc_telemetry")
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+    """Decorate a function so that an `Exception` becomes `fallback(exception, *args, **kwargs)`.
+
+    The fallback gets what the function got, and has to count the error. `KeyboardInterrupt`, `SystemExit` and
+    their like belong to the host program and pass through.
+    """
+
+    def decorate(call: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(call)
+        def guarded(*args: P.args, **kwargs: P.kwargs) -> R:
+            try:
+                return call(*args, **kwargs)
+            except Exception as error:  # noqa: BLE001 - the border
+                # Only the class: a message may hold what the host program would not want to see in a log.
+                logger.debug("telemetry error swallowed: %s", type(error).__name__)
+                return fallback(error, *args, **kwargs)
+
+        return guarded
+
+    return decorate

@@ -1,0 +1,71 @@
+"""What counts as the same host, and how to talk to it."""
+
+from __future__ import annotations
+
+import ipaddress
+from urllib.parse import urlsplit
+
+_DEFAULT_PORTS = {"https": 443, "http": 80}
+
+
+def normalize_host(host: str) -> str:
+    """The one spelling of a host or URL that clients, breakers and leases are shared under.
+
+    HTTPS is the rule and its default port is left out, so that `https://Host.example:443/`, `HOST.example`
+    and `host.example` all give `host.example`. Plain HTTP is another endpoint and keeps its scheme:
+    `http://127.0.0.1:8080`. Paths, queries and user information are dropped; IPv6 literals keep their brackets.
+
+    Raises:
+        TypeError: `host` is not a string.
+        ValueError: `host` names no host, has a bad port, or a scheme other than `http` and `https`.
+    """
+    scheme, name, port = _split(host)
+    name = f"[{name}]" if ":" in name else name
+    authority = name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
+    return authority if scheme == "https" else f"http://{authority}"
+
+
+def base_url(host: str) -> str:
+    """The URL, without a trailing slash, that requests to a host (in any spelling) start with."""
+    normalized = normalize_host(host)
+    return normalized if normalized.startswith("http://") else f"https://{normalized}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether requests to `host` stay on this machine, by its name or address alone (no look-up)."""
+    name = _split(host)[1]
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def is_secure(host: str) -> bool:
+    """Whether credentials may be sent to `host`: over TLS, or without leaving the machine."""
+    return _split(host)[0] == "https" or is_loopback(host)
+
+
+def _split(host: str) -> tuple[str, str, int]:
+    if not isinstance(host, str):
+        raise TypeError(f"host must be a string, not {type(host).__name__}")
+    text = host.strip()
+    if text.count(":") > 1 and "://" not in text and not text.startswith("["):
+        text = f"[{text}]"  # a bare IPv6 address
+    try:
+        parts = urlsplit(text if "://" in text else f"https://{text}")
+        name = (parts.hostname or "").rstrip(".")
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"not a host or an http(s) URL: {_printable(host)}") from error
+    if parts.scheme not in _DEFAULT_PORTS:
+        raise ValueError(f"endpoint must be a host or an http(s) URL, not {parts.scheme}://")
+    if not name or any(c.isspace() or ord(c) < 32 for c in name) or any(c in "\\%<>^`{|}" for c in name):
+        raise ValueError(f"not a host or an http(s) URL: {_printable(host)}")
+    return parts.scheme, name, _DEFAULT_PORTS[parts.scheme] if port is None else port
+
+
+def _printable(host: str) -> str:
+    """The text for an error message, without what may be a password before an @."""
+    return repr(host.rpartition("@")[2][:200])

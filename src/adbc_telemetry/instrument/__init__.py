@@ -1,0 +1,150 @@
+"""Instrumentation: the events of connections that know nothing of telemetry.
+
+    connection = instrument(connection, "https://workspace.example", auth=lambda: {"Authorization": ...})
+
+or `install(...)` once, for every connection opened from then on. Supported are the ADBC DBAPI connections
+of `adbc_driver_manager`, with any driver. What is recorded of which method: see the table in `operations`.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+from types import ModuleType
+from typing import Any, TypeVar
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.export.databricks import Auth
+from adbc_telemetry.guard import contained
+from adbc_telemetry.instrument import adbc
+from adbc_telemetry.instrument.installation import Installation
+from adbc_telemetry.instrument.settings import resolve
+
+__all__ = ["install", "instrument", "uninstall"]
+
+Connection = TypeVar("Connection")
+
+_lock = threading.Lock()  # guards _installation
+_installation: Installation | None = None
+
+
+def instrument(
+    connection: Connection,
+    endpoint: str | None = None,
+    *,
+    auth: Auth | None = None,
+    config: TelemetryConfiguration | None = None,
+    exporter: TelemetryExporter | None = None,
+    session_id: str | None = None,
+    workspace_id: int | None = None,
+    auth_type: str | None = None,
+    client_app_name: str | None = None,
+) -> Connection:
+    """Record what `connection` does from now on: an event for each operation, until it is closed.
+
+    Everything else stays as it was: results, exceptions, warnings, `isinstance`. Cursors that exist already are
+    not followed. To instrument a connection twice is to instrument it once.
+
+    Args:
+        connection: an ADBC DBAPI connection.
+        endpoint: where events go, a host or a URL; the environment's `ADBC_TELEMETRY_ENDPOINT` where nobody
+            says, and without that nothing is done, unless there is an `exporter`.
+        auth: returns the headers that authenticate a request.
+        config: settings; those of the environment, with telemetry enabled, where nobody says.
+        exporter: where events go instead of to the service.
+        session_id: ties the connection's events together; a new UUID where nobody says.
+        workspace_id: the Databricks workspace.
+        auth_type: how the connection authenticates, as its driver calls it; never a credential.
+        client_app_name: the application.
+
+    Returns:
+        The very same object; untouched where telemetry is disabled, the user has opted out, or the connection
+        is closed.
+
+    Raises:
+        TypeError: there is no way to instrument such a connection, or another argument is of the wrong type.
+        ValueError: `endpoint` or `config` makes no sense, or `auth` would travel unencrypted.
+    """
+    settings = resolve(
+        endpoint,
+        auth=auth,
+        config=config,
+        exporter=exporter,
+        workspace_id=workspace_id,
+        auth_type=auth_type,
+        client_app_name=client_app_name,
+    )
+    if settings is None:
+        return connection
+    if not adbc.is_adbc_connection(connection):  # plain PEP 249 connections will go here
+        kind = type(connection)
+        raise TypeError(
+            "only ADBC DBAPI connections (adbc_driver_manager.dbapi.Connection) can be instrumented, "
+            f"not {kind.__module__}.{kind.__qualname__}"
+        )
+    settings.follow(connection, session_id)
+    return connection
+
+
+def install(
+    endpoint: str | None = None,
+    *,
+    auth: Auth | None = None,
+    config: TelemetryConfiguration | None = None,
+    exporter: TelemetryExporter | None = None,
+) -> None:
+    """Instrument every ADBC connection that this process opens from now on, whoever opens it.
+
+    Imports `adbc_driver_manager.dbapi`, and does nothing where that is not installed, where no endpoint is
+    known or where telemetry is disabled. A second call replaces the settings of the first.
+
+    Args:
+        endpoint, auth, config, exporter: as of `instrument`.
+
+    Raises:
+        TypeError, ValueError: as of `instrument`.
+    """
+    global _installation
+    settings = resolve(endpoint, auth=auth, config=config, exporter=exporter)
+    connection_class = None if settings is None else _adbc_connection_class()
+    if settings is None or connection_class is None:
+        return
+    with _lock:
+        if _installation is not None:
+            _installation.remove()
+        _installation = Installation(connection_class, settings)
+
+
+def uninstall() -> None:
+    """Undo `install`. Connections that are instrumented remain so until they are closed."""
+    global _installation
+    with _lock:
+        if _installation is not None:
+            _installation.remove()
+        _installation = None
+
+
+def _not_there(error: Exception) -> type[Any] | None:
+    return None
+
+
+@contained(_not_there)
+def _adbc_connection_class() -> type[Any] | None:
+    from adbc_driver_manager import dbapi
+
+    kind: type[Any] = dbapi.Connection
+    return kind
+
+
+class _CallableModule(ModuleType):
+    """This package bears the name of its function, and the import system puts it in the function's place.
+
+    `from adbc_telemetry import instrument` therefore gives the one or the other, depending on what has been
+    imported before; either can be called.
+    """
+
+    __call__ = staticmethod(instrument)
+
+
+sys.modules[__name__].__class__ = _CallableModule

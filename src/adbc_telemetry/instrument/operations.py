@@ -1,0 +1,132 @@
+"""What an operation counts as: the one table of what is recorded of an ADBC connection, and how.
+
+The wire has no word for preparing a statement, for asking what its result would look like, nor for facts about
+the driver or statistics. The former count as statements of type METADATA, because nothing is run; the latter
+have no operation type: LIST_TYPE_INFO is about data types and would be wrong.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from adbc_telemetry.schema import OperationType, StatementType
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """How a method's calls appear in events.
+
+    Attributes:
+        operation_type: the event's; `TYPE_UNSPECIFIED` where the wire has no word for it.
+        statement_type: the event's; None where there is no statement, or where its SQL says (`reads_sql`).
+        reads_sql: whether the statement type comes from the first word of the SQL; see `classify`.
+        opens_results: whether rows may follow, so that the event waits for them.
+        commits_first: whether the driver commits on its own before; that commit is part of this operation.
+        by_depth: the operation type for each value of the argument `depth`.
+    """
+
+    operation_type: OperationType
+    statement_type: StatementType | None = None
+    reads_sql: bool = False
+    opens_results: bool = False
+    commits_first: bool = False
+    by_depth: Mapping[str, OperationType] | None = None
+
+
+_EXECUTE: Final = OperationType.EXECUTE_STATEMENT
+_NO_WORD: Final = OperationType.TYPE_UNSPECIFIED
+_METADATA: Final = StatementType.METADATA
+
+CREATE_SESSION: Final = Operation(OperationType.CREATE_SESSION)
+DELETE_SESSION: Final = Operation(OperationType.DELETE_SESSION)
+
+CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
+    "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True),
+    "executemany": Operation(_EXECUTE, StatementType.UPDATE),
+    "executescript": Operation(_EXECUTE, StatementType.SQL, commits_first=True),
+    "adbc_ingest": Operation(_EXECUTE, StatementType.UPDATE),
+    "adbc_execute_partitions": Operation(_EXECUTE, reads_sql=True),
+    "adbc_read_partition": Operation(_EXECUTE, StatementType.QUERY, opens_results=True),
+    "adbc_execute_schema": Operation(_EXECUTE, _METADATA),
+    "adbc_prepare": Operation(_EXECUTE, _METADATA),
+}
+
+CURSOR_CANCEL: Final = Operation(OperationType.CANCEL_STATEMENT)
+
+CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
+    "commit": Operation(_EXECUTE, StatementType.SQL),
+    "rollback": Operation(_EXECUTE, StatementType.SQL),
+    "adbc_cancel": Operation(OperationType.CANCEL_STATEMENT),
+    "adbc_get_info": Operation(_NO_WORD, _METADATA),
+    "adbc_get_objects": Operation(
+        _NO_WORD,
+        _METADATA,
+        by_depth={
+            "catalogs": OperationType.LIST_CATALOGS,
+            "db_schemas": OperationType.LIST_SCHEMAS,
+            "tables": OperationType.LIST_TABLES,
+            "columns": OperationType.LIST_COLUMNS,
+            "all": OperationType.LIST_COLUMNS,
+        },
+    ),
+    "adbc_get_table_schema": Operation(OperationType.LIST_COLUMNS, _METADATA),
+    "adbc_get_table_types": Operation(OperationType.LIST_TABLE_TYPES, _METADATA),
+    "adbc_get_statistics": Operation(_NO_WORD, _METADATA),
+    "adbc_get_statistic_names": Operation(_NO_WORD, _METADATA),
+}
+
+
+class SqlClass(NamedTuple):
+    """What the first word of a statement gives away.
+
+    Attributes:
+        statement_type: QUERY, UPDATE or SQL.
+        returns_rows: whether rows follow for certain; else the result has to be asked.
+    """
+
+    statement_type: StatementType
+    returns_rows: bool
+
+
+_QUERY: Final = SqlClass(StatementType.QUERY, True)
+_QUERY_PERHAPS: Final = SqlClass(StatementType.QUERY, False)  # WITH x AS (...) DELETE; PRAGMA a = b
+_UPDATE: Final = SqlClass(StatementType.UPDATE, False)
+_OTHER: Final = SqlClass(StatementType.SQL, False)
+
+_FIRST_WORDS: Final[Mapping[str, SqlClass]] = {
+    **dict.fromkeys(("SELECT", "VALUES", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "TABLE", "FROM"), _QUERY),
+    **dict.fromkeys(("WITH", "PRAGMA"), _QUERY_PERHAPS),
+    **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "COPY", "UPSERT"), _UPDATE),
+}
+
+# How most statements begin, "SELECT " and "select ": one look-up instead of a search.
+_AT_A_GLANCE: Final[Mapping[str, SqlClass]] = {
+    cased + " ": kind
+    for word, kind in _FIRST_WORDS.items()
+    if len(word) == 6
+    for cased in (word, word.lower())
+}
+
+# Blanks, opening parentheses, stray semicolons and comments, then a word. Each alternative starts and ends in
+# its own way, so that there is one way to match a text: backtracking cannot explode.
+_first_word: Final = re.compile(
+    r"(?:[\s(;]|--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*([A-Za-z]+)", re.ASCII
+).match
+_LOOK_AT_MOST: Final = 200
+
+
+def classify(sql: object) -> SqlClass:
+    """What kind of statement this is, by its first word; bytes are a Substrait plan.
+
+    Looks at the first 200 characters and keeps none of them.
+    """
+    if isinstance(sql, str):
+        kind = _AT_A_GLANCE.get(sql[:7])
+        if kind is not None:
+            return kind
+        found = _first_word(sql, 0, _LOOK_AT_MOST)
+        return _OTHER if found is None else _FIRST_WORDS.get(found[1].upper(), _OTHER)
+    return _QUERY if isinstance(sql, bytes) else _OTHER

@@ -1,0 +1,252 @@
+"""What an instrumented connection and its cursors carry: the session, and the statement under way.
+
+Neither holds on to the connection or the cursor, so that these die exactly when they would have without.
+Everything here may be called from the host program's methods and is contained: it raises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final
+
+from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
+from adbc_telemetry.guard import contained
+from adbc_telemetry.instrument.operations import CREATE_SESSION, DELETE_SESSION, Operation, classify
+from adbc_telemetry.schema import StatementType
+
+if TYPE_CHECKING:
+    from adbc_telemetry.manager import TelemetryClientLease
+
+
+def _count_error(error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object) -> None:
+    recorder.errors += 1
+
+
+def _no_statement(
+    error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object
+) -> StatementTelemetryContext | None:
+    recorder.errors += 1
+    return None
+
+
+class SessionRecorder:
+    """Follows a connection from CREATE_SESSION, which is when this is made, to its one DELETE_SESSION.
+
+    Attributes:
+        session: what all events of the connection share.
+        instrument_like_this: instruments another connection in the same way; for clones.
+        in_script: whether the driver is committing on its own, which is no event of its own.
+        collected: set when the garbage collector closes the connection, where nothing may wait.
+        errors: how many facts could not be recorded.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_lease",
+        "_open",
+        "collected",
+        "errors",
+        "in_script",
+        "instrument_like_this",
+        "session",
+    )
+
+    def __init__(
+        self,
+        session: TelemetrySessionContext,
+        lease: TelemetryClientLease,
+        instrument_like_this: Callable[[Any], object],
+    ) -> None:
+        self.session = session
+        self.instrument_like_this = instrument_like_this
+        self.in_script = False
+        self.collected = False
+        self.errors = 0
+        self._lease = lease
+        self._closing: StatementTelemetryContext | None = None
+        # One token, taken by whoever ends the session first: list.pop is atomic.
+        self._open = [True]
+        _start(session, CREATE_SESSION).emit()
+
+    @contained(_no_statement)
+    def begin(
+        self, operation: Operation, arguments: Mapping[str, object]
+    ) -> StatementTelemetryContext | None:
+        """One call of a method of the connection; `finish` or `fail` ends it."""
+        statement = _start(self.session, operation)
+        if operation.by_depth is not None:
+            depth = arguments.get("depth", "all")
+            statement.operation_type = operation.by_depth.get(str(depth), operation.operation_type)
+        return statement
+
+    @contained(_count_error)
+    def finish(self, statement: StatementTelemetryContext | None) -> None:
+        if statement is not None:
+            statement.record_execute_complete()
+            statement.emit()
+
+    @contained(_count_error)
+    def fail(self, statement: StatementTelemetryContext | None, error: BaseException) -> None:
+        if statement is not None:
+            statement.record_error(error)
+            statement.emit()
+
+    @contained(_count_error)
+    def begin_close(self) -> None:
+        if self._closing is None:
+            self._closing = _start(self.session, DELETE_SESSION)
+
+    @contained(_count_error)
+    def fail_close(self, error: BaseException) -> None:
+        """The connection would not close: it is still open, and may be closed again."""
+        if self._closing is not None:
+            self._closing.record_error(error)
+
+    @contained(_count_error)
+    def end(self) -> None:
+        """The connection is closed: say so, once, and let go of the client.
+
+        Waits for delivery, within `close_timeout_ms`, where this was the host's last connection; never in
+        the garbage collector, which may be running in any thread and inside any lock.
+        """
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        try:
+            (self._closing or _start(self.session, DELETE_SESSION)).emit()
+        finally:
+            if self.collected:
+                self._lease.release_soon()
+            else:
+                self._lease.release()
+
+
+class StatementRecorder:
+    """Follows a cursor: the statement whose results are still being read, if any.
+
+    Attributes:
+        connection: the recorder of the cursor's connection.
+        statement: the statement under way, until its one event has been emitted.
+        awaits_rows: whether no row of it has been fetched yet.
+        errors: how many facts could not be recorded.
+    """
+
+    __slots__ = ("_operation", "_returns_rows", "awaits_rows", "connection", "errors", "statement")
+
+    def __init__(self, connection: SessionRecorder) -> None:
+        self.connection = connection
+        self.statement: StatementTelemetryContext | None = None
+        self.awaits_rows = False
+        self.errors = 0
+        self._operation: Operation | None = None
+        self._returns_rows = False
+
+    @contained(_count_error)
+    def begin(self, operation: Operation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+        """A statement starts on the cursor, which is the end of the one before."""
+        if self.statement is not None:
+            self._end()
+        statement_type, returns_rows = operation.statement_type, True
+        if operation.reads_sql:
+            statement_type, returns_rows = classify(args[0] if args else kwargs.get("operation"))
+        self._operation = operation
+        self._returns_rows = returns_rows
+        connection = self.connection
+        if operation.commits_first:
+            connection.in_script = True
+        self.statement = StatementTelemetryContext(
+            connection.session,
+            statement_type=statement_type,
+            operation_type=operation.operation_type,
+        )
+
+    @contained(_count_error)
+    def executed(self, cursor: Any) -> None:
+        """The driver has answered. Without rows to come, that is the end of the statement."""
+        self._end_of_script()
+        statement, operation = self.statement, self._operation
+        if statement is None or operation is None:
+            return
+        statement.record_execute_complete()
+        if operation.opens_results and (self._returns_rows or has_rows(cursor, statement.statement_type)):
+            self.awaits_rows = True
+        else:
+            self._end()
+
+    @contained(_count_error)
+    def fetched(self, over: bool) -> None:
+        """Rows have been fetched, or a reader handed out; `over` where these were the last."""
+        statement = self.statement
+        if statement is None:
+            return
+        if self.awaits_rows:
+            self.awaits_rows = False
+            statement.record_first_batch_ready()
+        if over:
+            statement.record_results_consumed()
+            self._end()
+
+    @contained(_count_error)
+    def fetched_many(self, cursor: Any, rows: list[Any], args: tuple[Any, ...], kwargs: Any) -> None:
+        size = args[0] if args else kwargs.get("size")
+        self.fetched(len(rows) < (cursor.arraysize if size is None else size))
+
+    @contained(_count_error)
+    def fail(self, error: BaseException) -> None:
+        """The statement, or a fetch from it, has failed; without a statement, nothing has."""
+        self._end_of_script()
+        if self.statement is not None:
+            self.statement.record_error(error)
+            self._end()
+
+    @contained(_count_error)
+    def end(self) -> None:
+        """The cursor was closed or dropped."""
+        if self.statement is not None:
+            self._end()
+
+    @contained(_no_statement)
+    def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
+        """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
+        cancel = _start(self.connection.session, operation)
+        cancelled = self.statement
+        if cancelled is not None:
+            cancel.statement_id = cancelled.statement_id
+            cancel.statement_type = cancelled.statement_type
+        return cancel
+
+    def _end_of_script(self) -> None:
+        if self.connection.in_script:
+            self.connection.in_script = False
+
+    def _end(self) -> None:
+        statement, self.statement = self.statement, None
+        self.awaits_rows = False
+        if statement is not None:
+            statement.emit()
+
+
+# What returns no rows is answered by some drivers with a table of one row: how many were changed, or that it
+# went well. (DuckDB: Count, Success; Snowflake: status, number of rows inserted.)
+_STATUS_COLUMNS: Final = ("count", "success", "status", "number of rows ")
+
+
+def has_rows(cursor: Any, statement_type: StatementType | None) -> bool:
+    """Whether an executed statement has rows to read, as RETURNING and CALL may.
+
+    ADBC gives every statement a stream; one without columns has none. Reading its schema costs some two
+    microseconds and consumes nothing; a SELECT is spared even that.
+    """
+    columns = cursor.description
+    if not columns:
+        return False
+    if statement_type is StatementType.QUERY:
+        return True
+    return not str(columns[0][0]).lower().startswith(_STATUS_COLUMNS)
+
+
+def _start(session: TelemetrySessionContext, operation: Operation) -> StatementTelemetryContext:
+    return StatementTelemetryContext(
+        session, statement_type=operation.statement_type, operation_type=operation.operation_type
+    )

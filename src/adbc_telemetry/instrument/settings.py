@@ -1,0 +1,131 @@
+"""Where the events of a connection go and what they say about it: the arguments of `instrument`, settled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any, Final
+
+from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.context import TelemetrySessionContext
+from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.export.databricks import Auth, checked_auth
+from adbc_telemetry.guard import contained
+from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.ids import new_id
+from adbc_telemetry.instrument import adbc
+from adbc_telemetry.instrument.recorder import SessionRecorder
+from adbc_telemetry.manager import TelemetryClientManager
+from adbc_telemetry.schema import DriverConnectionParameters, ExecutionResultFormat
+from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration, package_version
+
+ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
+_NOWHERE: Final = "localhost"  # stands for the host where an exporter of the caller's own takes the events
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to instrument a connection. The endpoint is normalised, telemetry is enabled."""
+
+    endpoint: str
+    config: TelemetryConfiguration
+    auth: Auth | None = dataclasses.field(default=None, repr=False)
+    exporter: TelemetryExporter | None = None
+    workspace_id: int | None = None
+    auth_type: str | None = None
+    client_app_name: str | None = None
+
+    @contained(lambda error, *_: None)
+    def follow(self, connection: Any, session_id: str | None = None) -> None:
+        """Instrument an open ADBC connection that is not instrumented yet; leave any other as it is."""
+        if adbc.is_instrumented(connection) or adbc.is_closed(connection):
+            return
+        adbc.follow(connection, functools.partial(self._start_session, connection, session_id))
+
+    def _start_session(self, connection: Any, session_id: str | None) -> SessionRecorder:
+        driver_name, driver_version = adbc.driver_name_and_version(connection)
+        system_configuration = detect_system_configuration(
+            driver_name=driver_name, driver_version=driver_version, client_app_name=self.client_app_name
+        )
+        lease = TelemetryClientManager.get_instance().acquire(
+            self.endpoint, self.config, auth=self.auth, exporter=self.exporter
+        )
+        session = TelemetrySessionContext(
+            session_id=session_id or new_id(),
+            workspace_id=self.workspace_id,
+            auth_type=self.auth_type,
+            system_configuration=system_configuration,
+            # Nothing of the connection's URI or options: they may hold credentials.
+            driver_connection_params=DriverConnectionParameters(
+                enable_arrow=True, auto_commit=adbc.autocommits(connection)
+            ),
+            default_result_format=ExecutionResultFormat.INLINE_ARROW,
+            client=lease.client,
+            user_agent=_user_agent(driver_name, driver_version),
+        )
+        return SessionRecorder(session, lease, self.follow)
+
+
+def resolve(
+    endpoint: str | None,
+    *,
+    auth: Auth | None,
+    config: TelemetryConfiguration | None,
+    exporter: TelemetryExporter | None,
+    **facts: Any,
+) -> Settings | None:
+    """The settings that these arguments and the environment come to; None where nothing is to be recorded.
+
+    Raises:
+        TypeError, ValueError: for arguments that make no sense. An endpoint of the environment's is none, and
+            counts as absent if it makes no sense.
+    """
+    if config is None:
+        config = _configuration_of_the_environment()
+    elif not isinstance(config, TelemetryConfiguration):
+        raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
+    if opted_out() or not config.enabled:
+        return None
+    problems = config.validate()
+    if problems:
+        raise ValueError("; ".join(problems))
+    if endpoint is not None:
+        host: str | None = normalize_host(endpoint)
+        checked_auth(normalize_host(endpoint), auth)
+    else:
+        host = _endpoint_of_the_environment(auth) or (None if exporter is None else _NOWHERE)
+    if host is None:
+        return None
+    return Settings(endpoint=host, config=config, auth=auth, exporter=exporter, **facts)
+
+
+def _configuration_of_the_environment() -> TelemetryConfiguration:
+    """To call `instrument` without a configuration is a yes; a no in the environment beats it."""
+    config = TelemetryConfiguration.from_properties()
+    return config if config.consent is False else dataclasses.replace(config, enabled=True)
+
+
+def _no_endpoint(error: Exception, auth: Auth | None) -> str | None:
+    return None
+
+
+@contained(_no_endpoint)
+def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
+    endpoint = os.environ.get(ENDPOINT_VARIABLE, "").strip()
+    if not endpoint:
+        return None
+    host = normalize_host(endpoint)
+    checked_auth(host, auth)
+    return host
+
+
+@functools.cache
+def _user_agent(driver_name: str | None, driver_version: str | None) -> str:
+    """`adbc-telemetry/0.1.0 (ADBC SQLite Driver 1.13.0)`."""
+    try:
+        agent = f"{DRIVER_NAME}/{package_version()}"
+    except ImportError:  # PackageNotFoundError: run from a source tree
+        agent = DRIVER_NAME
+    driver = " ".join(filter(None, (driver_name, (driver_version or "").removeprefix("v"))))
+    return f"{agent} ({driver})" if driver else agent

@@ -1,0 +1,76 @@
+"""The end of the process: open clients deliver what they have, all of them within one common timeout."""
+
+from __future__ import annotations
+
+import atexit
+import sys
+import weakref
+from collections.abc import Sequence
+from typing import Protocol
+
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.guard import contained
+
+
+class Closeable(Protocol):
+    """A client, as its end has to do with it."""
+
+    def close_deadline(self, timeout: float | None = None) -> float:
+        """When a close that begins now has to be over (`time.monotonic()`)."""
+        ...
+
+    def begin_close(self, deadline: float) -> bool:
+        """Start closing; True for the one caller who has to finish it."""
+        ...
+
+    def finish_close(self) -> None:
+        """Wait for the end of it, at most until the deadline."""
+        ...
+
+
+def close_together(clients: Sequence[Closeable], timeout: float | None = None) -> None:
+    """Close `clients` side by side, so that all of them take no longer than one."""
+    begun = [client for client in clients if client.begin_close(client.close_deadline(timeout))]
+    for client in begun:
+        client.finish_close()
+
+
+class _Exit:
+    """Closes what is open when the interpreter exits, and when a `multiprocessing` child does.
+
+    Such a child ends by `os._exit`, past `atexit`, but runs multiprocessing's own finalizers.
+    """
+
+    def __init__(self) -> None:
+        self._clients: weakref.WeakSet[Closeable] = weakref.WeakSet()
+        self._finalizer_registered = False
+        atexit.register(self.close_all)
+        renew_in_child(self)
+
+    def add(self, client: Closeable) -> None:
+        self._clients.add(client)
+        self._register_finalizer()
+
+    def after_fork_in_child(self) -> None:
+        self._finalizer_registered = False
+        util = sys.modules.get("multiprocessing.util")
+        if util is not None:
+            # A child of multiprocessing forgets all finalizers when it starts, then runs these.
+            util.register_after_fork(self, _Exit._register_finalizer)
+
+    @contained(lambda error, self: None)
+    def close_all(self) -> None:
+        close_together(list(self._clients))
+
+    def _register_finalizer(self) -> None:
+        process = sys.modules.get("multiprocessing.process")
+        if self._finalizer_registered or process is None or process.parent_process() is None:
+            return
+        from multiprocessing.util import Finalize
+
+        Finalize(None, self.close_all, exitpriority=0)
+        self._finalizer_registered = True
+
+
+_exit = _Exit()
+close_at_exit = _exit.add

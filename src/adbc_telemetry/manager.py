@@ -1,0 +1,212 @@
+"""TelemetryClientManager: one client a host, shared by all connections through leases.
+
+A holder, the client of a host with its leases, goes one way:
+
+    serving     it has leases; `acquire` adds one
+    draining    the last lease is being released, and the client flushes; `acquire` still adds one, and then it
+                serves on: nothing was closed, so nobody had to wait and there never are two clients
+    closing     nothing is left to send, the client closes; `acquire` waits for that moment
+    gone        the next `acquire` makes a new holder
+
+All of that is guarded by one lock, which is never held while anything is sent.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Mapping
+
+from adbc_telemetry.client import TelemetryClient
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
+from adbc_telemetry.export.databricks import Auth, checked_auth
+from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.guard import contained
+from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.lifecycle import close_together
+
+
+class TelemetryClientHolder:
+    """A client, and who uses it. Guarded by the manager's lock."""
+
+    def __init__(self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None) -> None:
+        self.leases: list[TelemetryClientLease] = []
+        self.closing = False
+        self.client = TelemetryClient(host, config, exporter=exporter, auth=self.authenticate)
+
+    def live_leases(self) -> list[TelemetryClientLease]:
+        """Those that have not been released."""
+        return [lease for lease in tuple(self.leases) if not lease.released]
+
+    def authenticate(self) -> Mapping[str, str] | None:
+        """The headers by the newest live lease that has any. Called on the sender's side, for every request."""
+        # The last lease of all stays in use, also when released, until what it has left is sent.
+        for lease in reversed(self.live_leases() or tuple(self.leases)):
+            if lease.auth is not None:
+                return lease.auth()
+        return None
+
+
+class TelemetryClientLease:
+    """The right to use the client of a host, until `release`. A context manager."""
+
+    def __init__(
+        self, manager: TelemetryClientManager, holder: TelemetryClientHolder, auth: Auth | None
+    ) -> None:
+        self._manager = manager
+        self._holder = holder
+        self.released = False
+        self.auth = auth
+
+    @property
+    def client(self) -> TelemetryClient:
+        """The shared client."""
+        return self._holder.client
+
+    def release(self, timeout: float | None = None) -> bool:
+        """Give the lease back; only the first call does anything. Never raises.
+
+        The last lease of a host closes its client: what is queued is delivered first, within `timeout` seconds
+        (None: `close_timeout_ms`).
+
+        Returns:
+            True when nothing was lost for want of time.
+        """
+        return self._manager._release(self, self._holder, timeout)
+
+    def release_soon(self) -> None:
+        """`release` on the sender's side: returns at once. For destructors, which must not wait, nor lock."""
+        if not self._holder.client.run_soon(self.release):
+            self.released = (
+                True  # telemetry is off, or the client has been closed: there is nothing to wait for
+            )
+
+    def __enter__(self) -> TelemetryClientLease:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.release()
+
+
+class TelemetryClientManager:
+    """The clients of this process, one a host. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._holders: dict[str, TelemetryClientHolder] = {}
+        self.after_fork_in_child()
+        renew_in_child(self)
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have held the lock, or been about to close a client."""
+        self._lock = threading.Lock()  # guards _holders and every holder
+        self._gone = threading.Condition(self._lock)  # told when a holder has gone
+        self._holders = {host: holder for host, holder in self._holders.items() if not holder.closing}
+
+    @staticmethod
+    def get_instance() -> TelemetryClientManager:
+        """The one of this process."""
+        return _instance
+
+    def acquire(
+        self,
+        host: str,
+        config: TelemetryConfiguration,
+        *,
+        auth: Auth | None = None,
+        exporter: TelemetryExporter | None = None,
+    ) -> TelemetryClientLease:
+        """A lease of the one client of `host`, which is made if there is none.
+
+        Args:
+            host: a host or an http(s) URL, in any spelling.
+            config: of the client; the first lease's holds.
+            auth: returns the headers that authenticate a request. The newest live lease's is used.
+            exporter: where batches go, instead of to the service; the first lease's holds.
+
+        Raises:
+            ValueError, TypeError: as of `TelemetryClient`.
+        """
+        name = normalize_host(host)
+        checked_auth(name, auth)
+        with self._lock:
+            holder = self._holders.get(name)
+            while holder is not None and holder.closing:
+                self._gone.wait()
+                holder = self._holders.get(name)
+            if holder is None or not holder.client.is_open:  # closed by somebody without the manager
+                holder = TelemetryClientHolder(name, config, exporter)
+                self._holders[name] = holder
+            lease = TelemetryClientLease(self, holder, auth)
+            holder.leases.append(lease)
+            return lease
+
+    def ref_count(self, host: str) -> int:
+        """How many leases of `host` are live."""
+        name = normalize_host(host)
+        with self._lock:
+            holder = self._holders.get(name)
+            return 0 if holder is None else len(holder.live_leases())
+
+    def hosts(self) -> list[str]:
+        """The hosts that have a live lease, sorted."""
+        with self._lock:
+            return sorted(host for host, holder in self._holders.items() if holder.live_leases())
+
+    def close_all(self, timeout: float | None = None) -> bool:
+        """Close all clients side by side, within `timeout` seconds (None: `close_timeout_ms`).
+
+        Leases that are still held stay valid and harmless; the next `acquire` makes a new client.
+
+        Returns:
+            True when nothing was lost for want of time.
+        """
+        with self._lock:
+            holders = dict(self._holders)
+        clients = [holder.client for holder in holders.values()]
+        close_together(clients, timeout)
+        for name, holder in holders.items():
+            self._remove(name, holder)
+        outcomes = [client.close(timeout) for client in clients]
+        return all(outcomes)
+
+    @contained(lambda error, *_: False)
+    def _release(
+        self, lease: TelemetryClientLease, holder: TelemetryClientHolder, timeout: float | None
+    ) -> bool:
+        client = holder.client
+        deadline = client.close_deadline(timeout)
+        with self._lock:
+            if lease.released:
+                return True
+            lease.released = True
+            if holder.live_leases():
+                holder.leases.remove(lease)
+                return True
+        # The last one. Its `auth` stays in use for what is left to send.
+        drained = client.flush(max(0.0, deadline - time.monotonic()))
+        with self._lock:
+            if holder.live_leases():  # acquired anew meanwhile
+                holder.leases.remove(lease)
+                return drained
+            if holder.closing:  # by another who also was the last
+                return drained
+            holder.closing = True
+        try:
+            closed = client.close(max(0.0, deadline - time.monotonic()))
+        finally:
+            self._remove(client.host, holder)
+        return drained and closed
+
+    def _remove(self, name: str, holder: TelemetryClientHolder) -> None:
+        with self._lock:
+            if self._holders.get(name) is holder:
+                del self._holders[name]
+                # In the same step, so that the breaker of a host lives exactly as long as its client.
+                CircuitBreakerManager.get_instance().remove_circuit_breaker(name)
+            holder.leases.clear()
+            self._gone.notify_all()
+
+
+_instance = TelemetryClientManager()

@@ -1,0 +1,217 @@
+"""Endpoints on loopback, well and ill: real sockets, ports by the system's choice."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import socket
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+@dataclass
+class Request:
+    path: str
+    headers: dict[str, str]
+    raw: bytes
+    at: float = field(default_factory=time.monotonic)
+    connection: tuple[str, int] = ("", 0)
+
+    @property
+    def body(self) -> bytes:
+        return gzip.decompress(self.raw) if self.headers.get("Content-Encoding") == "gzip" else self.raw
+
+    @property
+    def json(self) -> Any:
+        return json.loads(self.body)
+
+    @property
+    def logs(self) -> list[Any]:
+        return [json.loads(text) for text in self.json["protoLogs"]]
+
+    @property
+    def ids(self) -> list[str]:
+        return [log["frontend_log_event_id"] for log in self.logs]
+
+
+@dataclass
+class Reply:
+    """How to answer: a status, headers and a body (None: as the service would). Held until `release` is set."""
+
+    status: int = 200
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes | None = None
+    release: threading.Event | None = None
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 256
+    daemon_threads = True
+    block_on_close = False
+    owner: TelemetryServer
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        pass  # a client that goes away in the middle is what some tests are about
+
+
+class TelemetryServer:
+    """Speaks the service's wire format, unless `replies` (used up in order) or `always` say otherwise."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.accepted: list[str] = []
+        self.replies: deque[Reply] = deque()
+        self.always: Callable[[Request], Reply] | None = None
+        self._lock = threading.Lock()
+        owner = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True
+
+            def do_POST(self) -> None:
+                length = int(self.headers.get("Content-Length") or 0)
+                raw = self.rfile.read(length)
+                request = Request(self.path, dict(self.headers), raw, connection=self.client_address)
+                reply = owner._reply_to(request)
+                if reply.release is not None:
+                    reply.release.wait(30)
+                body = owner._body(request, reply)
+                self.send_response(reply.status)
+                for name, value in reply.headers.items():
+                    self.send_header(name, value)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            do_GET = do_POST
+
+            def log_message(self, *_: object) -> None:
+                pass
+
+        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(0.01,), name="test-server", daemon=True
+        )
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self._server.server_address[1]}"
+
+    def _reply_to(self, request: Request) -> Reply:
+        with self._lock:
+            self.requests.append(request)
+            if self.replies:
+                return self.replies.popleft()
+        return self.always(request) if self.always else Reply()
+
+    def _body(self, request: Request, reply: Reply) -> bytes:
+        if reply.status == 200 and reply.body is None:
+            ids = request.ids
+            with self._lock:
+                self.accepted.extend(ids)
+            answer = {"errors": [], "numSuccess": 0, "numProtoSuccess": len(ids), "numRealtimeSuccess": 0}
+            return json.dumps(answer).encode()
+        return reply.body or b""
+
+    def __enter__(self) -> TelemetryServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(5)
+
+
+@contextmanager
+def raw_endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
+    """An endpoint that does with each connection what `serve` does; yields its URL."""
+    listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+    connections: list[socket.socket] = []
+    ended = threading.Event()
+
+    def accept() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            if ended.is_set():
+                connection.close()
+                return
+            connections.append(connection)
+            threading.Thread(target=run, args=(connection,), daemon=True).start()
+
+    def run(connection: socket.socket) -> None:
+        with suppress(OSError):  # the other side has gone
+            serve(connection)
+
+    thread = threading.Thread(target=accept, daemon=True)
+    thread.start()
+    port = listener.getsockname()[1]
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        ended.set()
+        socket.create_connection(("127.0.0.1", port)).close()  # wakes accept
+        thread.join(5)
+        listener.close()
+        for connection in connections:
+            connection.close()
+
+
+def _read_request(connection: socket.socket) -> None:
+    data = b""
+    while b"\r\n\r\n" not in data:
+        data += connection.recv(65536)
+    head, _, body = data.partition(b"\r\n\r\n")
+    length = next(
+        int(line.split(b":")[1]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length")
+    )
+    while len(body) < length:
+        body += connection.recv(65536)
+
+
+def black_hole(connection: socket.socket) -> None:
+    """Accepts, reads, and never answers."""
+    while connection.recv(65536):
+        pass
+
+
+def trickle(connection: socket.socket) -> None:
+    """Answers a byte at a time, for ever: no single receive ever times out."""
+    _read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
+    while True:
+        connection.sendall(b"x")
+        time.sleep(0.05)
+
+
+def trickle_body(connection: socket.socket) -> None:
+    """A whole head at once, and a body without end, a byte at a time."""
+    _read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
+    while True:
+        connection.sendall(b" ")
+        time.sleep(0.05)
+
+
+def close_in_mid_response(connection: socket.socket) -> None:
+    """Promises more than it sends."""
+    _read_request(connection)
+    connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"errors": [')
+    connection.shutdown(socket.SHUT_RDWR)
+    connection.close()
+
+
+def refused_url() -> str:
+    """The URL of a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return f"http://127.0.0.1:{listener.getsockname()[1]}"

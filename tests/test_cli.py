@@ -1,0 +1,242 @@
+"""The command, as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+duckdb = pytest.importorskip("duckdb")
+pytest.importorskip("starlette")
+
+import urllib3  # noqa: E402
+
+from adbc_telemetry import cli  # noqa: E402
+
+TIMEOUT = 30.0
+COMMAND = [sys.executable, "-m", "adbc_telemetry.cli"]
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+
+
+def first_line(process: subprocess.Popen[str]) -> str:
+    assert process.stdout is not None
+    readable, _, _ = select.select([process.stdout], [], [], TIMEOUT)
+    assert readable, "the collector said nothing in time"
+    return process.stdout.readline()
+
+
+@contextmanager
+def collecting(database: Path, *options: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """A collector's process and its URL; what is left of it in the end is killed."""
+    process = subprocess.Popen(
+        [*COMMAND, "collect", "--port", "0", "--db", str(database), *map(str, options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        try:
+            line = first_line(process)
+            match = re.fullmatch(r"collecting on (http://127\.0\.0\.1:\d+) into (.*)\n", line)
+            assert match, line
+            assert match[2] == str(database)
+            yield process, match[1]
+        finally:
+            process.kill()
+
+
+def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> None:
+    process.send_signal(number)
+    assert process.wait(TIMEOUT) == 0
+    assert process.stderr is not None
+    assert process.stderr.read() == ""
+
+
+def send(url: str, count: int = 1) -> int:
+    logs = [
+        json.dumps(
+            {
+                "frontend_log_event_id": str(uuid.uuid4()),
+                "entry": {"sql_driver_log": {"session_id": "s", "error_info": {"error_name": "DataError"}}},
+            }
+        )
+        for _ in range(count)
+    ]
+    answer = urllib3.request(
+        "POST",
+        f"{url}/telemetry-unauth",
+        json={"uploadTime": 1, "items": [], "protoLogs": logs},
+        timeout=TIMEOUT,
+        retries=False,
+    )
+    return answer.status
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    return tmp_path / "telemetry.duckdb"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_collect_runs_until_a_signal_and_leaves_a_clean_file(database: Path, number: int) -> None:
+    with collecting(database) as (process, url):
+        assert send(url, 3) == 200
+        end(process, number)
+    assert not Path(f"{database}.wal").exists()
+    connection = duckdb.connect(str(database), read_only=True)
+    assert connection.execute("SELECT count(*) FROM logs").fetchall() == [(3,)]
+    connection.close()
+
+
+def test_an_answer_means_that_the_logs_survive_a_crash(database: Path) -> None:
+    with collecting(database) as (process, url):
+        assert send(url, 3) == 200
+        process.kill()
+        assert process.wait(TIMEOUT) == -signal.SIGKILL
+    assert json.loads(run("report", database, "--json").stdout)["events"] == 3
+
+
+def test_collect_goes_on_with_the_same_file(database: Path) -> None:
+    for _ in range(2):
+        with collecting(database) as (process, url):
+            assert send(url) == 200
+            end(process)
+    assert json.loads(run("report", database, "--json").stdout)["events"] == 2
+
+
+def test_an_idle_connection_does_not_hold_up_the_end(database: Path) -> None:
+    with collecting(database) as (process, url):
+        pool = urllib3.connection_from_url(url, timeout=TIMEOUT)
+        assert pool.request("GET", "/healthz").status == 200
+        began = time.monotonic()
+        end(process)
+        assert time.monotonic() - began < 5
+        pool.close()
+
+
+def test_the_maintenance_switch_can_be_given(database: Path, tmp_path: Path) -> None:
+    switch = tmp_path / "down"
+    with collecting(database, "--unavailable-while", switch) as (process, url):
+        assert send(url) == 200
+        switch.touch()
+        assert send(url) == 503
+        switch.unlink()
+        assert send(url) == 200
+        end(process)
+
+
+def test_report_prints_tables_or_json(database: Path) -> None:
+    with collecting(database) as (process, url):
+        send(url, 2)
+        end(process)
+    tables = run("report", database)
+    assert (tables.returncode, tables.stderr) == (0, "")
+    assert "DataError" in tables.stdout
+    assert "p95 ms" in tables.stdout
+    report = json.loads(run("report", database, "--json").stdout)
+    assert (report["events"], report["errors"], report["sessions"]) == (2, 2, 1)
+
+
+def test_report_asks_a_running_collector_by_its_url(database: Path) -> None:
+    with collecting(database) as (process, url):
+        send(url, 2)
+        for source in (url, url + "/"):
+            assert json.loads(run("report", source, "--json").stdout)["events"] == 2
+        locked = run("report", database)
+        assert locked.returncode == 2
+        assert "in use by another process" in locked.stderr
+        assert "URL" in locked.stderr
+        end(process)
+
+
+def test_a_second_collector_on_the_same_file_is_told_why_not(database: Path) -> None:
+    with collecting(database) as (process, _):
+        second = run("collect", "--port", "0", "--db", database)
+        assert (second.returncode, second.stdout) == (2, "")
+        assert "in use by another process" in second.stderr
+        end(process)
+
+
+def test_a_second_collector_on_the_same_port_is_told_why_not(database: Path, tmp_path: Path) -> None:
+    with collecting(database) as (process, url):
+        second = run("collect", "--port", url.rpartition(":")[2], "--db", tmp_path / "other.duckdb")
+        assert (second.returncode, second.stdout) == (2, "")
+        assert "--port" in second.stderr
+        end(process)
+
+
+@pytest.mark.parametrize("command", [["collect", "--port", "0", "--db"], ["report"]])
+def test_a_file_that_is_not_a_database_ends_with_a_sentence(database: Path, command: list[str]) -> None:
+    database.write_bytes(b"hello" * 1000)
+    result = run(*command, database)
+    assert result.returncode == 2
+    assert result.stderr == f"adbc-telemetry: {database} is not a DuckDB file; give another one.\n"
+
+
+def test_report_on_nothing_ends_with_a_sentence(database: Path) -> None:
+    result = run("report", database)
+    assert result.returncode == 2
+    assert "does not exist" in result.stderr
+    assert not database.exists()
+
+
+def test_report_on_a_collector_that_is_not_there_ends_with_a_sentence(database: Path) -> None:
+    with collecting(database) as (process, url):
+        end(process)
+    result = run("report", url)
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"adbc-telemetry: no collector answers at {url}")
+    assert len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("port", ["-1", "65536", "x"])
+def test_a_port_that_is_none_is_refused(port: str) -> None:
+    assert run("collect", f"--port={port}").returncode == 2
+
+
+@pytest.mark.parametrize("missing", ["duckdb", "starlette", "uvicorn", "pyarrow", "rich"])
+def test_without_the_extra_the_command_says_what_to_install(missing: str) -> None:
+    script = (
+        f"import sys; sys.modules[{missing!r}] = None\n"
+        "from adbc_telemetry.cli import main; sys.exit(main(['report']))"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert result.returncode == 2
+    assert "install adbc-telemetry[collector]" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_help_needs_no_extra_and_loads_none() -> None:
+    script = (
+        "import sys; from adbc_telemetry import cli\n"
+        "try: cli.main(['--help'])\n"
+        "except SystemExit: pass\n"
+        "extras = {'starlette', 'uvicorn', 'duckdb', 'pyarrow', 'rich', 'urllib3'}\n"
+        "sys.exit(bool(extras & set(sys.modules)))"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=TIMEOUT, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_the_default_port_is_fixed_so_that_senders_can_be_told() -> None:
+    options = cli._parser().parse_args(["collect"])
+    assert (options.host, options.port, options.db) == ("127.0.0.1", 8317, "telemetry.duckdb")
+    assert not os.path.isabs(options.db)
