@@ -7,12 +7,19 @@ import threading
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from adbc_telemetry import TelemetryClientManager, lifecycle
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.lifecycle import close_together
 from support.server import TelemetryServer
 from support.waiting import wait_until
+
+# The same examples in each run, however slow or busy the machine.
+settings.register_profile(
+    "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
+)
+settings.load_profile("tests")
 
 
 def our_threads() -> list[str]:

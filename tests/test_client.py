@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -708,3 +709,14 @@ def test_a_closed_client_holds_on_to_nothing() -> None:
         client.enqueue(log)
     assert sys.getrefcount(log) == references
     assert client.stats().dropped_closed == 10
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), float("inf"), -1, 1e300, 10**400, "soon"])
+def test_an_odd_timeout_raises_nothing(timeout: Any) -> None:
+    exporter = InMemoryTelemetryExporter()
+    client = TelemetryClient("host", configuration(), exporter=exporter)
+    client.enqueue(make_log())
+    assert client.flush(timeout) in (True, False)
+    assert asyncio.run(client.aflush(timeout)) in (True, False)
+    assert client.close(timeout) in (True, False)
+    assert_account_closes(client, 1)

@@ -202,7 +202,7 @@ def _messages() -> st.SearchStrategy[Any]:
     return build("OssSqlDriverTelemetryLog")
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.lists(_messages(), min_size=1, max_size=4), st.integers(0, 2**53))
 def test_any_event_with_any_text_parses_strictly(logs: list[Any], upload_time: int) -> None:
     encoder = LogEncoder()
@@ -284,7 +284,7 @@ def test_what_cannot_be_encoded_takes_no_other_with_it() -> None:
     assert [line is None for line in lines] == [False, True, True, False]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     st.lists(st.text(st.characters(codec="utf-8", categories=["L", "P", "Zs"]), max_size=60), max_size=20),
     st.integers(60, 400),

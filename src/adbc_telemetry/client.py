@@ -50,6 +50,7 @@ if TYPE_CHECKING:
 
 # What a close may take beyond its timeout to see a cancelled request end and the threads go.
 _GRACE_SECONDS: Final = 0.1
+_LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
 
 
 class _State(Enum):
@@ -171,7 +172,8 @@ class TelemetryClient:
         Returns:
             True when all have reached their end, False when the timeout came first.
         """
-        deadline = None if timeout is None else time.monotonic() + timeout
+        seconds = _seconds(timeout)
+        deadline = None if seconds is None else time.monotonic() + seconds
         return self._wait_until_settled(self._send_now(), deadline)
 
     async def aflush(self, timeout: float | None = None) -> bool:
@@ -192,7 +194,7 @@ class TelemetryClient:
             watcher = (goal, tell_loop)
             self._watchers.append(watcher)
         try:
-            await asyncio.wait_for(settled, timeout)
+            await asyncio.wait_for(settled, _seconds(timeout))
         except asyncio.TimeoutError:
             return False
         finally:
@@ -235,8 +237,8 @@ class TelemetryClient:
 
     def close_deadline(self, timeout: float | None = None) -> float:
         """When a close that begins now has to be over (`time.monotonic()`), `close_timeout_ms` from now by default."""
-        seconds = self._config.close_timeout_ms / 1000 if timeout is None else max(0.0, timeout)
-        return time.monotonic() + seconds
+        seconds = _seconds(timeout)
+        return time.monotonic() + (self._config.close_timeout_ms / 1000 if seconds is None else seconds)
 
     def begin_close(self, deadline: float) -> bool:
         """Take no more events and have the rest sent by `deadline` (`time.monotonic()`); returns at once.
@@ -475,6 +477,13 @@ class TelemetryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+def _seconds(timeout: float | None) -> float | None:
+    """A timeout that can be waited for: not below zero, nor beyond what a lock takes. What is no number is none."""
+    if not isinstance(timeout, (int, float)) or timeout != timeout:
+        return None
+    return min(max(0.0, timeout), _LONGEST_WAIT_SECONDS)
 
 
 def _set_result(future: asyncio.Future[bool], value: bool) -> None:

@@ -164,4 +164,6 @@ def _text(value: str | None) -> Text:
 
 
 def _latency(value: float | None) -> str:
-    return "-" if value is None else f"{value:,.1f}"
+    if value is None:
+        return "-"
+    return "<1" if value < 1 else f"{value:,.1f}"  # the wire carries whole milliseconds
