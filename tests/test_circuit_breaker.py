@@ -387,3 +387,25 @@ def test_the_breaker_holds_no_lock_while_an_export_is_under_way() -> None:
     assert time.monotonic() - started < 5
     gate.set()
     thread.join(10)
+
+
+def test_a_close_does_not_wait_for_a_circuit_that_is_open(server: TelemetryServer) -> None:
+    server.always = lambda _: Reply(503)
+    config = TelemetryConfiguration(
+        enabled=True,
+        batch_size=1,
+        max_retries=0,
+        circuit_breaker_threshold=1,
+        circuit_open="retain",
+        close_timeout_ms=10_000,
+    )
+    client = TelemetryClient(server.url, config)
+    for log in make_logs(10):
+        client.enqueue(log)
+    wait_until(lambda: client.stats().exports >= 2)
+    started = time.monotonic()
+    client.close()
+    assert time.monotonic() - started < 5
+    stats = client.stats()
+    assert stats.closes
+    assert (stats.failed, stats.dropped_circuit_open) == (1, 9)

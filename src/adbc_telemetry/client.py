@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
 from adbc_telemetry.counter import AtomicCounter
+from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import (
     ExportOutcome,
     ExportResult,
@@ -36,7 +37,7 @@ from adbc_telemetry.export.base import (
     export_contained,
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
-from adbc_telemetry.export.databricks import Auth, DatabricksTelemetryExporter
+from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
@@ -345,8 +346,9 @@ class TelemetryClient:
         with self._lock:
             if self._state not in (_State.OPEN, _State.CLOSING):
                 return None
-            if self._retained_until is not None and now < self._retained_until:
-                return self._retained_until
+            retained = self._retained_until
+            if retained is not None and now < retained and self._state is _State.OPEN:
+                return retained  # a close does not wait for a circuit that is open
             if not self._queue:
                 self._set_alarm(1)
                 if not self._queue:  # none came while the alarm was still another

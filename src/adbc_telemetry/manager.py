@@ -19,9 +19,9 @@ from collections.abc import Mapping
 
 from adbc_telemetry.client import TelemetryClient
 from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.auth import Auth, checked_auth
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
-from adbc_telemetry.export.databricks import Auth, checked_auth
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host

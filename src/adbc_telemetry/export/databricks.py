@@ -12,8 +12,7 @@ from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.encoding import LogEncoder, request_body, split_lines
-from adbc_telemetry.export.auth import Auth as Auth
-from adbc_telemetry.export.auth import checked_auth as checked_auth
+from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import ExportResult
 from adbc_telemetry.export.batches import Delivery
 from adbc_telemetry.export.retry import PoliteSender

@@ -14,8 +14,8 @@ from types import ModuleType
 from typing import Any, TypeVar
 
 from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import TelemetryExporter
-from adbc_telemetry.export.databricks import Auth
 from adbc_telemetry.guard import contained
 from adbc_telemetry.instrument import adbc
 from adbc_telemetry.instrument.installation import Installation

@@ -9,8 +9,8 @@ from typing import Any, Final
 
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
 from adbc_telemetry.context import TelemetrySessionContext
+from adbc_telemetry.export.auth import Auth, checked_auth
 from adbc_telemetry.export.base import TelemetryExporter
-from adbc_telemetry.export.databricks import Auth, checked_auth
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.ids import new_id
