@@ -409,3 +409,59 @@ def test_a_close_does_not_wait_for_a_circuit_that_is_open(server: TelemetryServe
     stats = client.stats()
     assert stats.closes
     assert (stats.failed, stats.dropped_circuit_open) == (1, 9)
+
+
+def test_events_that_are_bad_themselves_say_nothing_about_the_endpoint(server: TelemetryServer) -> None:
+    config = TelemetryConfiguration(circuit_breaker_threshold=1)
+    inner = DatabricksTelemetryExporter(server.url, config)
+    exporter = CircuitBreakerTelemetryExporter(inner, server.url, config)
+    bad: Any = "no log"
+    for _ in range(5):
+        assert exporter.export([bad]).outcome is ExportOutcome.REJECTED
+    assert exporter.state is CLOSED
+    server.replies.append(Reply(400))
+    assert export(exporter) == [ExportOutcome.REJECTED]
+    assert exporter.state is OPEN
+    exporter.close()
+
+
+def test_a_retained_part_of_a_batch_is_kept_alone() -> None:
+    class Partial(Endpoint):
+        def export(
+            self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None
+        ) -> ExportResult:
+            self.calls += 1
+            if self.calls == 1:
+                return ExportResult(outcome=ExportOutcome.DROPPED, delivered=1, rejected=1)
+            return ExportResult(outcome=ExportOutcome.DELIVERED)
+
+    config = TelemetryConfiguration(
+        enabled=True, circuit_open="retain", circuit_breaker_enabled=False, flush_interval_ms=20
+    )
+    with TelemetryClient("host", config, exporter=Partial()) as client:
+        for log in make_logs(5):
+            client.enqueue(log)
+        assert client.flush(10)
+        stats = client.stats()
+        assert stats.closes
+        assert (stats.enqueued, stats.delivered, stats.rejected) == (5, 4, 1)
+
+
+def test_a_flush_notices_soon_that_a_circuit_has_closed_whatever_the_flush_interval(
+    server: TelemetryServer,
+) -> None:
+    server.replies.append(Reply(503))
+    config = TelemetryConfiguration(
+        enabled=True,
+        batch_size=1,
+        max_retries=0,
+        circuit_breaker_threshold=1,
+        circuit_breaker_timeout_ms=100,
+        flush_interval_ms=600_000,
+        circuit_open="retain",
+    )
+    with TelemetryClient(server.url, config) as client:
+        for log in make_logs(3):
+            client.enqueue(log)
+        assert client.flush(10)
+        assert client.stats().delivered == 2

@@ -720,3 +720,74 @@ def test_an_odd_timeout_raises_nothing(timeout: Any) -> None:
     assert asyncio.run(client.aflush(timeout)) in (True, False)
     assert client.close(timeout) in (True, False)
     assert_account_closes(client, 1)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+def test_not_even_a_base_exception_of_an_exporter_stops_the_sender(
+    error: type[BaseException], capfd: pytest.CaptureFixture[str]
+) -> None:
+    class Broken(InMemoryTelemetryExporter):
+        calls = 0
+
+        def export(
+            self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None
+        ) -> ExportResult:
+            self.calls += 1
+            if self.calls == 1:
+                raise error
+            return super().export(logs, deadline=deadline)
+
+    with TelemetryClient("host", configuration(), exporter=Broken()) as client:
+        for _ in range(2):
+            client.enqueue(make_log())
+            assert client.flush(10)
+        stats = assert_account_closes(client, 2)
+        assert (stats.failed, stats.delivered) == (1, 1)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("counts", [{"delivered": None}, {"rejected": "x"}, {"delivered": 1.5}])
+def test_counts_that_are_none_fail_the_export(counts: dict[str, Any]) -> None:
+    class Sloppy(InMemoryTelemetryExporter):
+        def export(
+            self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None
+        ) -> ExportResult:
+            return ExportResult(outcome=ExportOutcome.DELIVERED, **counts)
+
+    with TelemetryClient("host", configuration(), exporter=Sloppy()) as client:
+        client.enqueue(make_log())
+        assert client.flush(10)
+        assert assert_account_closes(client, 1).failed == 1
+
+
+def test_a_close_that_was_interrupted_is_finished_by_the_next() -> None:
+    exporter = GatedExporter()
+    client = TelemetryClient("host", configuration(batch_size=1), exporter=exporter)
+    client.enqueue(make_log())
+    assert exporter.entered.wait(10)
+    client.begin_close(client.close_deadline(10))  # and then came a KeyboardInterrupt
+    assert client.close(0.05) is False
+    exporter.gate.set()
+    assert client.close() is True
+    assert client.stats().delivered == 1
+
+
+def test_aclose_that_is_cancelled_still_closes() -> None:
+    exporter = GatedExporter()
+    client = TelemetryClient("host", configuration(batch_size=1), exporter=exporter)
+    client.enqueue(make_log())
+
+    async def main() -> None:
+        with pytest.raises(asyncio.TimeoutError):
+            await asyncio.wait_for(client.aclose(), 0.05)
+
+    asyncio.run(main())
+    exporter.gate.set()
+    assert client.close(10)
+    assert client.stats().delivered == 1
+
+
+def test_an_exporter_that_is_none_is_told_at_once() -> None:
+    bad: Any = "x"
+    with pytest.raises(TypeError, match="exporter must have"):
+        TelemetryClient("host", configuration(), exporter=bad)

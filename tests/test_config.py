@@ -172,6 +172,8 @@ def test_opting_out_by_the_environment(environ: dict[str, str], expected: bool) 
         ("[::1]:8080", "[::1]:8080"),
         ("::1", "[::1]"),
         ("https://[2001:DB8::1]:443", "[2001:db8::1]"),
+        ("[0:0:0:0:0:0:0:1]:8080", "[::1]:8080"),
+        ("b\u00fccher.example", "xn--bcher-kva.example"),
         ("localhost", "localhost"),
     ],
 )

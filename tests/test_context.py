@@ -220,10 +220,14 @@ def test_no_method_raises_whatever_it_is_given_and_what_it_could_not_use_is_coun
     statement.record_poll(rubbish)
     statement.record_chunk(rubbish)
     statement.set_chunk_details(total_chunks_present=rubbish)
-    assert statement.errors == 3
+    for odd in (float("nan"), float("inf")):
+        statement.record_poll(odd)
+        statement.record_chunk(odd)
+    assert statement.errors == 7
+    assert statement.build_telemetry_log().operation_latency_ms is not None
     statement.record_error(rubbish)
     assert statement.emit() is False
-    assert statement.errors == 4
+    assert statement.errors == 8
 
 
 def test_recorded_statements_reach_the_exporter() -> None:

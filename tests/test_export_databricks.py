@@ -170,7 +170,14 @@ def test_events_beyond_num_proto_success_count_as_rejected(server: TelemetryServ
 
 @pytest.mark.parametrize(
     ("body", "delivered"),
-    [(b"", 2), (b"{}", 2), (b'{"numProtoSuccess": 99}', 2), (b'{"numProtoSuccess": -1}', 0), (b"<html>", 0)],
+    [
+        (b"", 2),
+        (b"{}", 2),
+        (b'{"numProtoSuccess": 99}', 2),
+        (b'{"numProtoSuccess": -1}', 0),
+        (b"<html>", 0),
+        (b'{"errors":' + b"[" * 100_000, 0),
+    ],
 )
 def test_a_2xx_that_is_odd_is_read_with_care(server: TelemetryServer, body: bytes, delivered: int) -> None:
     server.replies.append(Reply(200, body=body))

@@ -104,3 +104,12 @@ def test_an_untrusted_certificate_is_for_good_also_as_a_cause() -> None:
     assert is_terminal_error(wrapped)
     wrapped.__cause__ = wrapped
     assert not is_terminal_error(wrapped)
+
+
+def test_an_exception_whose_attributes_raise_is_not_known() -> None:
+    class Odd(Exception):
+        @property
+        def status(self) -> int:
+            raise RuntimeError
+
+    assert not is_terminal_error(Odd())

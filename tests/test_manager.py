@@ -318,3 +318,37 @@ def test_a_released_lease_s_auth_is_not_used_for_those_who_came_after_it(server:
     releasing.join(10)
     assert [request.headers.get("Authorization") for request in server.requests] == ["released", None]
     second.release()
+
+
+def test_plain_http_to_another_machine_is_fine_without_auth() -> None:
+    lease = MANAGER.acquire("http://collector.example:4318", CONFIG)
+    assert lease.client.host == "http://collector.example:4318"
+    assert lease.release()
+
+
+def test_acquire_during_close_all_waits_for_it() -> None:
+    closing, gate = threading.Event(), threading.Event()
+
+    class SlowToClose(InMemoryTelemetryExporter):
+        def close(self) -> None:
+            closing.set()
+            gate.wait(10)
+
+    first = MANAGER.acquire("host", CONFIG, exporter=SlowToClose())
+    closer = threading.Thread(target=MANAGER.close_all)
+    closer.start()
+    assert closing.wait(10)
+    acquired: list[Any] = []
+    acquiring = threading.Thread(
+        target=lambda: acquired.append(MANAGER.acquire("host", CONFIG, exporter=InMemoryTelemetryExporter()))
+    )
+    acquiring.start()
+    acquiring.join(0.05)
+    assert acquired == []
+    gate.set()
+    acquiring.join(10)
+    closer.join(10)
+    assert acquired[0].client is not first.client
+    assert acquired[0].client.is_open
+    acquired[0].release()
+    first.release()

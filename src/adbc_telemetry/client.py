@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 
 # What a close may take beyond its timeout to see a cancelled request end and the threads go.
 _GRACE_SECONDS: Final = 0.1
+# How often the circuit is asked for events that wait for it; asking costs next to nothing.
+_RETAINED_SECONDS: Final = 0.25
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
 
 
@@ -94,6 +96,8 @@ class TelemetryClient:
         problems = config.validate()
         if problems:
             raise ValueError("; ".join(problems))
+        if exporter is not None and not isinstance(exporter, TelemetryExporter):
+            raise TypeError(f"exporter must have export() and close(), not be a {type(exporter).__name__}")
         self._host = normalize_host(host)
         self._config = config
         self._exporter = _chain(self._host, config, exporter, auth)
@@ -130,6 +134,7 @@ class TelemetryClient:
         self._failed = 0
         self._dropped_open = 0
         self._closed = threading.Event()
+        self._unfinished = [True]  # a token, taken by the one who finishes the close
         self._alarm = 1 if self._state is _State.OPEN else 0
         self._threads: SenderThreads | None = sender.attach() if self._state is _State.OPEN else None
 
@@ -214,10 +219,8 @@ class TelemetryClient:
             True when every event had reached its end in time.
         """
         deadline = self.close_deadline(timeout)
-        if self.begin_close(deadline):
-            self.finish_close()
-        else:
-            self._closed.wait(max(0.0, deadline + 2 * _GRACE_SECONDS - time.monotonic()))
+        self.begin_close(deadline)
+        self.finish_close(deadline)
         return self._closed.is_set() and self._complete
 
     async def aclose(self, timeout: float | None = None) -> bool:
@@ -229,8 +232,11 @@ class TelemetryClient:
 
         @contained(_ignore_closed_loop)
         def close_and_tell() -> None:
-            complete = self.close(timeout)
-            loop.call_soon_threadsafe(_set_result, closed, complete)
+            complete = False
+            try:
+                complete = self.close(timeout)
+            finally:
+                loop.call_soon_threadsafe(_set_result, closed, complete)
 
         # A thread of its own and not the loop's executor, which would have the process wait for it at exit.
         threading.Thread(target=close_and_tell, name="adbc-telemetry-close", daemon=True).start()
@@ -241,34 +247,50 @@ class TelemetryClient:
         seconds = _seconds(timeout)
         return time.monotonic() + (self._config.close_timeout_ms / 1000 if seconds is None else seconds)
 
-    def begin_close(self, deadline: float) -> bool:
+    def begin_close(self, deadline: float) -> None:
         """Take no more events and have the rest sent by `deadline` (`time.monotonic()`); returns at once.
 
-        Returns:
-            True for the one caller who has to `finish_close`.
+        The first call counts, and its deadline.
         """
         with self._lock:
             if self._state is _State.DISABLED:
                 self._closed.set()
             if self._state is not _State.OPEN:
-                return False
+                return
             self._state = _State.CLOSING
             self._alarm = 0
             self._deadline = deadline
             self._send_now()
         expire(self._exporter, deadline)
-        return True
 
-    def finish_close(self) -> None:
-        """Wait for what `begin_close` has begun, until its deadline, and put the rest into the account."""
-        threads, deadline = self._threads, self._deadline
-        assert threads is not None
-        assert deadline is not None
-        in_time = self._wait_until_settled(self._flush_goal, deadline)
+    def finish_close(self, deadline: float | None = None) -> None:
+        """Wait for what `begin_close` has begun, until its deadline, and put the rest into the account.
+
+        Whoever waits to the end finishes, and only one does: the one who began may have been interrupted. With
+        an earlier `deadline` of its own, a caller leaves that to the others.
+        """
+        if self._closed.is_set() or self._deadline is None:
+            return
+        last = self._deadline
+        in_time = self._wait_until_settled(
+            self._flush_goal, last if deadline is None else min(deadline, last)
+        )
+        if not in_time and time.monotonic() < last:
+            return
+        try:
+            self._unfinished.pop()
+        except IndexError:
+            self._closed.wait(2 * _GRACE_SECONDS)
+            return
+        try:
+            self._finish(in_time, last + _GRACE_SECONDS)
+        finally:
+            self._closed.set()
+
+    def _finish(self, in_time: bool, grace: float) -> None:
         with self._lock:
             self._flush_goal = self._taken  # no further batch is begun
         close_contained(self._exporter)  # cancels a request that is under way
-        grace = deadline + _GRACE_SECONDS
         with self._lock:
             while self._in_flight and self._settlement.wait(max(0.0, grace - time.monotonic())):
                 pass
@@ -278,8 +300,8 @@ class TelemetryClient:
             self._state = _State.CLOSED
             self._sweep()
             self._notify()
-        sender.detach(threads, grace)
-        self._closed.set()
+        if self._threads is not None:
+            sender.detach(self._threads, grace)
 
     def stats(self) -> ClientStats:
         """The account at this moment."""
@@ -415,7 +437,7 @@ class TelemetryClient:
         elif result.outcome is not ExportOutcome.DROPPED:
             self._failed += rest
         elif self._config.circuit_open == "retain" and self._state is _State.OPEN:
-            self._retain(batch)
+            self._retain(batch[delivered + rejected :])
         else:
             self._dropped_open += rest
 
@@ -425,7 +447,7 @@ class TelemetryClient:
         self._taken -= len(batch)
         while len(self._queue) > self._capacity:
             self._take_back(self._dropped_full)
-        self._retained_until = time.monotonic() + self._interval
+        self._retained_until = time.monotonic() + min(self._interval, _RETAINED_SECONDS)
 
     # Waiting for the settlement.
 

@@ -28,6 +28,8 @@ from adbc_telemetry.schema import (
     TelemetryFrontendLog,
 )
 
+_INFINITY = float("inf")
+
 
 class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     """What all events of a connection share. Immutable, so that it is encoded once and not once an event.
@@ -151,7 +153,7 @@ class StatementTelemetryContext:
     @contained(_count_error)
     def record_poll(self, latency_ms: float) -> None:
         """One request for the statement's state, which took `latency_ms` milliseconds."""
-        self._poll_sum_ms += latency_ms
+        self._poll_sum_ms += _finite(latency_ms)
         self._poll_count += 1
 
     @contained(_count_error)
@@ -283,7 +285,7 @@ class _Chunks:
         self.overrides: dict[str, int | None] = {}
 
     def add(self, latency_ms: float) -> None:
-        self.sum_ms += latency_ms
+        self.sum_ms += _finite(latency_ms)
         if self.count == 0:
             self.first_ms = latency_ms
         self.slowest_ms = max(self.slowest_ms, latency_ms)
@@ -300,6 +302,12 @@ class _Chunks:
             }
         known = {name: value for name, value in self.overrides.items() if value is not None}
         return ChunkDetails(**{**recorded, **known})
+
+
+def _finite(number: float) -> float:
+    if not -_INFINITY < number < _INFINITY:
+        raise ValueError("not a latency")
+    return number
 
 
 def _whole(number: float | None) -> int | None:

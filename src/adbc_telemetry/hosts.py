@@ -55,7 +55,7 @@ def _split(host: str) -> tuple[str, str, int]:
         text = f"[{text}]"  # a bare IPv6 address
     try:
         parts = urlsplit(text if "://" in text else f"https://{text}")
-        name = (parts.hostname or "").rstrip(".")
+        name = _canonical((parts.hostname or "").rstrip("."))
         port = parts.port
     except ValueError as error:
         raise ValueError(f"not a host or an http(s) URL: {_printable(host)}") from error
@@ -64,6 +64,13 @@ def _split(host: str) -> tuple[str, str, int]:
     if not name or any(c.isspace() or ord(c) < 32 for c in name) or any(c in "\\%<>^`{|}" for c in name):
         raise ValueError(f"not a host or an http(s) URL: {_printable(host)}")
     return parts.scheme, name, _DEFAULT_PORTS[parts.scheme] if port is None else port
+
+
+def _canonical(name: str) -> str:
+    """One spelling of an address or of a name beyond ASCII. Raises ValueError (UnicodeError) for an impossible name."""
+    if ":" in name:
+        return ipaddress.ip_address(name).compressed
+    return name if name.isascii() else name.encode("idna").decode("ascii")
 
 
 def _printable(host: str) -> str:

@@ -19,19 +19,20 @@ class Closeable(Protocol):
         """When a close that begins now has to be over (`time.monotonic()`)."""
         ...
 
-    def begin_close(self, deadline: float) -> bool:
-        """Start closing; True for the one caller who has to finish it."""
+    def begin_close(self, deadline: float) -> None:
+        """Start closing, if nobody has yet."""
         ...
 
     def finish_close(self) -> None:
-        """Wait for the end of it, at most until the deadline."""
+        """Wait for the end of it, whoever has begun it, at most until its deadline."""
         ...
 
 
 def close_together(clients: Sequence[Closeable], timeout: float | None = None) -> None:
     """Close `clients` side by side, so that all of them take no longer than one."""
-    begun = [client for client in clients if client.begin_close(client.close_deadline(timeout))]
-    for client in begun:
+    for client in clients:
+        client.begin_close(client.close_deadline(timeout))
+    for client in clients:
         client.finish_close()
 
 

@@ -24,7 +24,7 @@ from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
-from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.hosts import is_secure, normalize_host
 from adbc_telemetry.lifecycle import close_together
 
 
@@ -34,7 +34,9 @@ class TelemetryClientHolder:
     def __init__(self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None) -> None:
         self.leases: list[TelemetryClientLease] = []
         self.closing = False
-        self.client = TelemetryClient(host, config, exporter=exporter, auth=self.authenticate)
+        # Where no credentials may go, none are asked for: `acquire` has refused a lease that brings some.
+        auth = self.authenticate if is_secure(host) else None
+        self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
 
     def live_leases(self) -> list[TelemetryClientLease]:
         """Those that have not been released."""
@@ -164,6 +166,8 @@ class TelemetryClientManager:
         """
         with self._lock:
             holders = dict(self._holders)
+            for holder in holders.values():
+                holder.closing = True  # whoever acquires meanwhile waits, so that there never are two
         clients = [holder.client for holder in holders.values()]
         close_together(clients, timeout)
         for name, holder in holders.items():

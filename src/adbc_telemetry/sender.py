@@ -78,19 +78,26 @@ class SenderThreads:
 
     def _give_to_lane(self, client: Sendable | None, job: Callable[[], object], busy: int) -> None:
         def run() -> None:
+            try:
+                run_all()
+            finally:
+                self._mailbox.put(lambda schedule: schedule.finished(client))
+
+        def run_all() -> None:
             job()
             # The lane goes on with its client's next batch by itself, unless another waits for a lane: a way by
             # the dispatcher would cost two changes of thread a batch, which a busy program makes slow.
             while client is not None and self._jobs.empty() and _is_due(client):
                 job()
-            self._mailbox.put(lambda schedule: schedule.finished(client))
 
         self._jobs.put(run)
         if busy > len(self._lanes) and len(self._lanes) < MAX_LANES:
             name = f"adbc-telemetry-sender-{len(self._lanes) + 1}"
             lane = threading.Thread(target=self._send, name=name, daemon=True)
-            self._lanes.append(lane)
-            lane.start()
+            # With no thread to be had, the job waits for a lane that is there, or for the next try.
+            with contextlib.suppress(RuntimeError):
+                lane.start()
+                self._lanes.append(lane)
 
     def _send(self) -> None:
         while (job := self._jobs.get()) is not None:
@@ -157,11 +164,12 @@ class _Schedule:
 
 
 def _contained_job(job: Callable[[], object]) -> Callable[[], object]:
-    """A lane outlives its jobs: in a thread of ours even a SystemExit (of somebody's `auth`) ends nothing."""
+    """A lane outlives its jobs: in a thread of ours even a SystemExit or CancelledError (of somebody's `auth`, say)
+    ends nothing, and is told to nobody's excepthook."""
 
     @contained(lambda error: None)
     def run() -> None:
-        with contextlib.suppress(SystemExit):
+        with contextlib.suppress(BaseException):
             job()
 
     return run

@@ -68,16 +68,12 @@ class TelemetryExporter(Protocol):
         ...
 
 
-def _failed(
-    error: Exception,
-    exporter: TelemetryExporter,
-    logs: Sequence[TelemetryFrontendLog],
-    deadline: float | None,
-) -> ExportResult:
+def failed_export(error: Exception, *_: object, **__: object) -> ExportResult:
+    """What an export comes to that has raised."""
     return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
 
 
-@contained(_failed)
+@contained(failed_export)
 def export_contained(
     exporter: TelemetryExporter, logs: Sequence[TelemetryFrontendLog], deadline: float | None
 ) -> ExportResult:
@@ -85,6 +81,8 @@ def export_contained(
     result = exporter.export(logs, deadline=deadline)
     if not isinstance(result, ExportResult):
         raise TypeError(f"export() must return an ExportResult, not {type(result).__name__}")
+    if not isinstance(result.delivered, int) or not isinstance(result.rejected, int):
+        raise TypeError("delivered and rejected must be whole numbers")
     return result
 
 

@@ -106,7 +106,10 @@ class CircuitBreakerTelemetryExporter:
         success: bool | None = False
         try:
             result = export_contained(self._inner, logs, deadline)
-            success = None if result.outcome is ExportOutcome.CANCELLED else bool(result)
+            # Logs that were refused one by one say something about the logs, not about the endpoint.
+            refused = result.outcome is ExportOutcome.REJECTED and result.rejected >= len(logs)
+            cancelled = result.outcome is ExportOutcome.CANCELLED
+            success = None if refused or cancelled else bool(result)
         finally:
             self._breaker.report(permit, success)
         return result

@@ -13,10 +13,11 @@ from msgspec import Struct
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.encoding import LogEncoder, request_body, split_lines
 from adbc_telemetry.export.auth import Auth
-from adbc_telemetry.export.base import ExportResult
+from adbc_telemetry.export.base import ExportResult, failed_export
 from adbc_telemetry.export.batches import Delivery
 from adbc_telemetry.export.retry import PoliteSender
 from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.guard import contained
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 AUTHENTICATED_PATH: Final = "/telemetry-ext"
@@ -70,6 +71,7 @@ class DatabricksTelemetryExporter:
         """Where requests go."""
         return self._sender.endpoint_url
 
+    @contained(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
 
@@ -111,6 +113,6 @@ def _accepted(body: bytes | None, count: int) -> int:
         return count
     try:
         answer = msgspec.json.decode(body or b"", type=_Answer)
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return 0
     return count if answer.numProtoSuccess is None else max(0, min(count, answer.numProtoSuccess))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import ssl
 
+from adbc_telemetry.guard import contained
+
 # Of the 4xx only these say "later" and not "never"; 413 says "smaller" and is dealt with by its sender.
 _RETRYABLE_4XX = frozenset({408, 425, 429})
 
@@ -64,10 +66,19 @@ def is_terminal_error(exception: BaseException) -> bool:
     return False
 
 
+def _unknown(error: Exception, holder: object, name: str) -> object:
+    return None
+
+
+@contained(_unknown)
+def _attribute(holder: object, name: str) -> object:
+    return getattr(holder, name, None)  # a property of somebody's may raise
+
+
 def _status_of(error: BaseException) -> int | None:
-    for holder in (error, getattr(error, "response", None)):
+    for holder in (error, _attribute(error, "response")):
         for name in ("status", "status_code", "code"):
-            status = getattr(holder, name, None)
+            status = _attribute(holder, name)
             if isinstance(status, int) and 100 <= status <= 599:
                 return int(status)
     return None

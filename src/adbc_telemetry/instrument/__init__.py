@@ -8,6 +8,7 @@ of `adbc_driver_manager`, with any driver. What is recorded of which method: see
 
 from __future__ import annotations
 
+import inspect
 import sys
 import threading
 from types import ModuleType
@@ -145,6 +146,7 @@ class _CallableModule(ModuleType):
     """
 
     __call__ = staticmethod(instrument)
+    __signature__ = inspect.signature(instrument)
 
 
 sys.modules[__name__].__class__ = _CallableModule
