@@ -791,3 +791,37 @@ def test_an_exporter_that_is_none_is_told_at_once() -> None:
     bad: Any = "x"
     with pytest.raises(TypeError, match="exporter must have"):
         TelemetryClient("host", configuration(), exporter=bad)
+
+
+def test_hosts_that_fail_leave_lanes_to_those_that_do_not() -> None:
+    gate = threading.Event()
+    hanging: list[str] = []
+
+    class Dying(InMemoryTelemetryExporter):
+        calls = 0
+
+        def export(
+            self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None
+        ) -> ExportResult:
+            self.calls += 1
+            if self.calls > 1:
+                hanging.append("one")
+                gate.wait(30)
+            return ExportResult(outcome=ExportOutcome.FAILED)
+
+    dead = [TelemetryClient(f"dead-{n}", configuration(batch_size=1), exporter=Dying()) for n in range(10)]
+    for client in dead:
+        client.enqueue(make_log())
+        assert client.flush(10)
+    for client in dead:
+        client.enqueue(make_log())
+    wait_until(lambda: len(hanging) == 4)
+    with TelemetryClient("well", configuration(), exporter=InMemoryTelemetryExporter()) as well:
+        well.enqueue(make_log())
+        assert well.flush(5)
+    assert len(hanging) == 4
+    gate.set()
+    for client in dead:
+        assert client.flush(10)
+        assert client.stats().failed == 2
+        assert client.close()

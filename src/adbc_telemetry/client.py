@@ -129,6 +129,7 @@ class TelemetryClient:
         self._deadline: float | None = None  # of the close
         self._complete = True  # whether the close lost nothing for want of time
         self._exports = 0
+        self._last_export_failed = False
         self._delivered = 0
         self._rejected = 0
         self._failed = 0
@@ -368,9 +369,8 @@ class TelemetryClient:
         with self._lock:
             if self._state not in (_State.OPEN, _State.CLOSING):
                 return None
-            retained = self._retained_until
-            if retained is not None and now < retained and self._state is _State.OPEN:
-                return retained  # a close does not wait for a circuit that is open
+            if self._retained_until is not None and now < self._retained_until:
+                return self._retained_until
             if not self._queue:
                 self._set_alarm(1)
                 if not self._queue:  # none came while the alarm was still another
@@ -383,6 +383,11 @@ class TelemetryClient:
             if len(self._queue) >= self._batch_size:
                 return now
             return self._gathering_since + self._interval
+
+    @property
+    def is_suspect(self) -> bool:
+        """See `Sendable`."""
+        return self._last_export_failed
 
     def send_batch(self) -> None:
         """See `Sendable`."""
@@ -425,6 +430,7 @@ class TelemetryClient:
             return  # the close has given up on this batch and counted it
         self._exports += 1
         self._in_flight = 0
+        self._last_export_failed = result.outcome is ExportOutcome.FAILED
         delivered = min(max(result.delivered, 0), len(batch))
         rejected = min(max(result.rejected, 0), len(batch) - delivered)
         rest = len(batch) - delivered - rejected

@@ -4,7 +4,8 @@ One dispatcher decides who sends next; up to seven lanes send. The dispatcher al
 the schedule needs no lock, and it never does I/O, so that no endpoint can hold it up. Everybody talks to it
 through a `SimpleQueue`, whose `put` is reentrant: it may be called from a destructor or a signal handler.
 
-A client is in one of three places: idle (nowhere), due at a time, or busy (in a lane, or about to be).
+A client is in one of four places: idle (nowhere), due at a time, parked (a suspect, for want of a lane), or busy
+(in a lane, or about to be).
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 
 MAX_LANES: Final = 7
+MAX_SUSPECT_LANES: Final = 4
+"""Lanes that clients whose last export failed may hold: however many hosts are dead, the others have the rest."""
 
 
 class Sendable(Protocol):
@@ -27,6 +30,11 @@ class Sendable(Protocol):
 
     def next_send(self, now: float) -> float | None:
         """When to call `send_batch` (at once, if not after `now`), or None while there is nothing to send."""
+        ...
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether its last export failed, so that the next may well take its whole timeout."""
         ...
 
     def send_batch(self) -> None:
@@ -87,7 +95,7 @@ class SenderThreads:
             job()
             # The lane goes on with its client's next batch by itself, unless another waits for a lane: a way by
             # the dispatcher would cost two changes of thread a batch, which a busy program makes slow.
-            while client is not None and self._jobs.empty() and _is_due(client):
+            while client is not None and self._jobs.empty() and not client.is_suspect and _is_due(client):
                 job()
 
         self._jobs.put(run)
@@ -126,6 +134,10 @@ class _Schedule:
         self._give_to_lane = give_to_lane
         self._due: dict[Sendable, float] = {}
         self._busy: set[Sendable] = set()
+        self._busy_suspects: set[Sendable] = set()
+        self._parked: dict[
+            Sendable, None
+        ] = {}  # suspects that wait for one of their lanes, first come first served
         self._jobs = 0
 
     def seconds_to_next(self) -> float | None:
@@ -144,6 +156,11 @@ class _Schedule:
         if at > now:
             self._due[client] = at
             return
+        if client.is_suspect:
+            if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
+                self._parked[client] = None
+                return
+            self._busy_suspects.add(client)
         self._busy.add(client)
         self.start(client, client.send_batch)
 
@@ -160,6 +177,11 @@ class _Schedule:
         self._jobs -= 1
         if client is not None:
             self._busy.discard(client)
+            self._busy_suspects.discard(client)
+            if self._parked:  # before the one that has just had its turn
+                parked = next(iter(self._parked))
+                del self._parked[parked]
+                self.examine(parked)
             self.examine(client)
 
 
