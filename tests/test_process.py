@@ -117,6 +117,7 @@ for number in range(10):
         ("sys.exit(3)", 3),
         ("raise RuntimeError('of the program')", 1),
         ("raise KeyboardInterrupt", None),
+        ("import threading; threading.Thread(target=client.close, daemon=True).start()", 0),
     ],
 )
 def test_the_program_may_just_end_and_its_events_are_delivered(
