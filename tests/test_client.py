@@ -825,3 +825,41 @@ def test_hosts_that_fail_leave_lanes_to_those_that_do_not() -> None:
         assert client.flush(10)
         assert client.stats().failed == 2
         assert client.close()
+
+
+def test_without_a_thread_to_be_had_events_wait_or_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    exporter = InMemoryTelemetryExporter()
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        waiting = TelemetryClient("one", configuration(), exporter=exporter)
+        closing = TelemetryClient("two", configuration(), exporter=InMemoryTelemetryExporter())
+        for client in (waiting, closing):
+            client.enqueue(make_log())
+            assert client.flush() is False
+        assert closing.close() is False
+        assert assert_account_closes(closing, 1).dropped_closed == 1
+    assert waiting.flush(10) is True
+    assert len(exporter.logs) == 1
+    assert waiting.close() is True
+
+
+def test_without_a_thread_for_a_lane_events_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    exporter = InMemoryTelemetryExporter()
+    client = TelemetryClient("host", configuration(), exporter=exporter)
+    tried = threading.Event()
+
+    def no_thread(thread: threading.Thread) -> None:
+        tried.set()
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", no_thread)
+        client.enqueue(make_log())
+        assert client.flush(0.05) is False
+        assert tried.is_set()
+    assert client.flush(10) is True
+    assert client.close() is True
+    assert len(exporter.logs) == 1

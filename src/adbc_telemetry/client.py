@@ -63,6 +63,11 @@ class _State(Enum):
     CLOSED = 3
 
 
+def _no_threads(error: Exception, client: TelemetryClient) -> SenderThreads | None:
+    client._errors.increment()
+    return None
+
+
 def _count_error(error: Exception, client: TelemetryClient, *_: object) -> None:
     client._errors.increment()
 
@@ -137,7 +142,12 @@ class TelemetryClient:
         self._closed = threading.Event()
         self._unfinished = [True]  # a token, taken by the one who finishes the close
         self._alarm = 1 if self._state is _State.OPEN else 0
-        self._threads: SenderThreads | None = sender.attach() if self._state is _State.OPEN else None
+        self._threads = self._attach() if self._state is _State.OPEN else None
+
+    @contained(_no_threads)
+    def _attach(self) -> SenderThreads | None:
+        """The sender's threads; None where the system has no thread left, until the next flush tries again."""
+        return sender.attach()
 
     def after_fork_in_child(self) -> None:
         """The parent delivers its events; the child starts with none."""
@@ -260,6 +270,8 @@ class TelemetryClient:
                 return
             self._state = _State.CLOSING
             self._alarm = 0
+            if self._threads is None:
+                deadline = time.monotonic()  # there is nobody to send, nothing to wait for
             self._deadline = deadline
             self._send_now()
         expire(self._exporter, deadline)
@@ -462,6 +474,8 @@ class TelemetryClient:
         with self._lock:
             goal = self._taken + len(self._queue)
             self._flush_goal = max(self._flush_goal, goal)
+            if self._threads is None and self._state is _State.OPEN:
+                self._threads = self._attach()
             if self._threads is not None and self._queue:
                 self._threads.wake(self)
             return goal
@@ -474,6 +488,8 @@ class TelemetryClient:
     def _wait_until_settled(self, goal: int, deadline: float | None) -> bool:
         with self._lock:
             while not self._is_settled(goal):
+                if self._threads is None:
+                    return False
                 left = None if deadline is None else deadline - time.monotonic()
                 if left is not None and left <= 0:
                     return False

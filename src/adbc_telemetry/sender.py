@@ -81,10 +81,11 @@ class SenderThreads:
                     break
                 message(schedule)
             schedule.start_due()
+            self._add_lanes(schedule.jobs)
         for _ in self._lanes:
             self._jobs.put(None)
 
-    def _give_to_lane(self, client: Sendable | None, job: Callable[[], object], busy: int) -> None:
+    def _give_to_lane(self, client: Sendable | None, job: Callable[[], object]) -> None:
         def run() -> None:
             try:
                 run_all()
@@ -99,11 +100,13 @@ class SenderThreads:
                 job()
 
         self._jobs.put(run)
-        if busy > len(self._lanes) and len(self._lanes) < MAX_LANES:
-            name = f"adbc-telemetry-sender-{len(self._lanes) + 1}"
-            lane = threading.Thread(target=self._send, name=name, daemon=True)
-            # With no thread to be had, the job waits for a lane that is there, or for the next try.
-            with contextlib.suppress(RuntimeError):
+
+    def _add_lanes(self, jobs: int) -> None:
+        """One lane a job, up to the limit. With no thread to be had, jobs wait for the next message's try."""
+        with contextlib.suppress(RuntimeError):
+            while len(self._lanes) < min(jobs, MAX_LANES):
+                name = f"adbc-telemetry-sender-{len(self._lanes) + 1}"
+                lane = threading.Thread(target=self._send, name=name, daemon=True)
                 lane.start()
                 self._lanes.append(lane)
 
@@ -130,7 +133,7 @@ def _is_due(client: Sendable) -> bool:
 class _Schedule:
     """Who is due when, and who is busy. Belongs to the dispatcher."""
 
-    def __init__(self, give_to_lane: Callable[[Sendable | None, Callable[[], object], int], None]) -> None:
+    def __init__(self, give_to_lane: Callable[[Sendable | None, Callable[[], object]], None]) -> None:
         self._give_to_lane = give_to_lane
         self._due: dict[Sendable, float] = {}
         self._busy: set[Sendable] = set()
@@ -138,7 +141,7 @@ class _Schedule:
         self._parked: dict[
             Sendable, None
         ] = {}  # suspects that wait for one of their lanes, first come first served
-        self._jobs = 0
+        self.jobs = 0  # given to lanes and not finished
 
     def seconds_to_next(self) -> float | None:
         if not self._due:
@@ -170,11 +173,11 @@ class _Schedule:
             self.examine(client)
 
     def start(self, client: Sendable | None, job: Callable[[], object]) -> None:
-        self._jobs += 1
-        self._give_to_lane(client, _contained_job(job), self._jobs)
+        self.jobs += 1
+        self._give_to_lane(client, _contained_job(job))
 
     def finished(self, client: Sendable | None) -> None:
-        self._jobs -= 1
+        self.jobs -= 1
         if client is not None:
             self._busy.discard(client)
             self._busy_suspects.discard(client)
