@@ -138,9 +138,8 @@ class _Schedule:
         self._due: dict[Sendable, float] = {}
         self._busy: set[Sendable] = set()
         self._busy_suspects: set[Sendable] = set()
-        self._parked: dict[
-            Sendable, None
-        ] = {}  # suspects that wait for one of their lanes, first come first served
+        # Suspects that wait for one of their lanes, first come first served.
+        self._parked: dict[Sendable, None] = {}
         self.jobs = 0  # given to lanes and not finished
 
     def seconds_to_next(self) -> float | None:
@@ -154,6 +153,7 @@ class _Schedule:
         now = time.monotonic()
         at = client.next_send(now)
         self._due.pop(client, None)
+        self._parked.pop(client, None)
         if at is None:
             return
         if at > now:
@@ -181,9 +181,9 @@ class _Schedule:
         if client is not None:
             self._busy.discard(client)
             self._busy_suspects.discard(client)
-            if self._parked:  # before the one that has just had its turn
-                parked = next(iter(self._parked))
-                del self._parked[parked]
+            for parked in list(self._parked):  # before the one that has just had its turn
+                if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
+                    break
                 self.examine(parked)
             self.examine(client)
 
@@ -192,12 +192,16 @@ def _contained_job(job: Callable[[], object]) -> Callable[[], object]:
     """A lane outlives its jobs: in a thread of ours even a SystemExit or CancelledError (of somebody's `auth`, say)
     ends nothing, and is told to nobody's excepthook."""
 
-    @contained(lambda error: None)
     def run() -> None:
-        with contextlib.suppress(BaseException):
-            job()
+        with contextlib.suppress(BaseException):  # an Exception has been dealt with by then
+            _run_contained(job)
 
     return run
+
+
+@contained(lambda error, job: None)
+def _run_contained(job: Callable[[], object]) -> None:
+    job()
 
 
 class Sender:
