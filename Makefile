@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: demo test lint format bench clean
+.PHONY: demo test faults lint format bench clean
 .DEFAULT_GOAL := test
 
 $(STAMP): pyproject.toml Makefile
@@ -21,6 +21,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest
+
+faults: $(STAMP)
+	$(BIN)/python -m pytest tests/faults --faults-table docs/faults.md
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

@@ -1,0 +1,97 @@
+"""One scenario's account, and the table of all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from adbc_telemetry.protocols import ClientStats
+
+_LOSSES = ("rejected", "failed", "dropped_queue_full", "dropped_circuit_open", "dropped_closed")
+
+_HEAD = """\
+# The fault suite
+
+Each row is a test in `tests/faults/`: what was injected, on real sockets and in real processes, and where the events
+got to. In every row, sent = delivered + spooled + lost. The table is what one run has seen, written by
+
+```sh
+make faults
+```
+
+"""
+
+
+@dataclass
+class Scenario:
+    """What was sent in a scenario, and where it got to: nothing may be left unaccounted for."""
+
+    area: str
+    name: str
+    injected: str
+    sent: int = 0
+    delivered: int = 0
+    spooled: int = 0
+    lost: dict[str, int] = field(default_factory=dict)
+    seconds: float = 0.0
+    told: bool = False
+    _began: float = field(default_factory=time.monotonic)
+
+    def settled(
+        self,
+        stats: ClientStats,
+        *,
+        sent: int,
+        arrived: Iterable[str | None] | None = None,
+        seconds: float | None = None,
+    ) -> None:
+        """The account of one client at its end.
+
+        Args:
+            stats: of the client.
+            sent: calls to `enqueue` that the scenario made.
+            arrived: ids of the events that the endpoint has accepted; each of those delivered must be among them.
+            seconds: what is to be told of its duration; None for all of it.
+        """
+        assert stats.closes, stats
+        assert (stats.enqueued, stats.queued, stats.in_flight) == (sent, 0, 0), stats
+        if arrived is not None:
+            assert len(set(arrived)) == stats.delivered, (len(set(arrived)), stats)
+        lost = {name: count for name in _LOSSES if (count := getattr(stats, name))}
+        self.seen(sent=sent, delivered=stats.delivered, lost=lost, spooled=stats.spooled, seconds=seconds)
+
+    def seen(
+        self,
+        *,
+        sent: int,
+        delivered: int,
+        lost: Mapping[str, int] | None = None,
+        spooled: int = 0,
+        seconds: float | None = None,
+    ) -> None:
+        """The account of several clients or processes, as the scenario has put it together."""
+        assert not self.told, "told twice"
+        lost = {reason: count for reason, count in (lost or {}).items() if count}
+        assert sent == delivered + spooled + sum(lost.values()), (sent, delivered, spooled, lost)
+        self.sent, self.delivered, self.spooled, self.lost = sent, delivered, spooled, dict(lost)
+        self.seconds = time.monotonic() - self._began if seconds is None else seconds
+        self.told = True
+
+    def row(self) -> str:
+        lost = ", ".join(f"{count:,} {reason}" for reason, count in self.lost.items()) or "0"
+        injected = " ".join(self.injected.split()).replace("|", "\\|")
+        counts = f"{self.sent:,} | {self.delivered:,} | {self.spooled:,} | {lost} | {self.seconds:.2f}"
+        return f"| {self.name} | {injected} | {counts} |"
+
+
+def write_table(path: Path, scenarios: list[Scenario]) -> None:
+    """Write the table of `scenarios`, one section an area."""
+    parts = [_HEAD + f"{len(scenarios)} scenarios.\n"]
+    for area in sorted({scenario.area for scenario in scenarios}):
+        parts.append(f"\n## {area.replace('_', ' ').capitalize()}\n\n")
+        parts.append("| scenario | injected | sent | delivered | spooled | lost | seconds |\n")
+        parts.append("| --- | --- | ---: | ---: | ---: | --- | ---: |\n")
+        parts.extend(scenario.row() + "\n" for scenario in scenarios if scenario.area == area)
+    path.write_text("".join(parts), encoding="utf-8")
