@@ -7,7 +7,8 @@ import time
 
 import pytest
 
-from adbc_telemetry.sender import MAX_SUSPECT_LANES, SenderThreads, _Schedule
+from adbc_telemetry.schedule import MAX_SUSPECT_LANES, Schedule
+from adbc_telemetry.sender import SenderThreads
 from support.waiting import wait_until
 
 
@@ -27,7 +28,7 @@ class FakeClient:
 
 def test_suspects_share_their_lanes_first_come_first_served() -> None:
     started: list[object] = []
-    schedule = _Schedule(lambda client, job: started.append(client))
+    schedule = Schedule(lambda client, job: started.append(client))
     suspects = [FakeClient() for _ in range(MAX_SUSPECT_LANES + 2)]
     for suspect in suspects:
         schedule.examine(suspect)
@@ -42,7 +43,7 @@ def test_suspects_share_their_lanes_first_come_first_served() -> None:
 
 def test_a_parked_suspect_is_not_forgotten_when_another_has_nothing_to_send_any_more() -> None:
     started: list[object] = []
-    schedule = _Schedule(lambda client, job: started.append(client))
+    schedule = Schedule(lambda client, job: started.append(client))
     busy = [FakeClient() for _ in range(MAX_SUSPECT_LANES)]
     parked = [FakeClient() for _ in range(3)]
     for client in (*busy, *parked):

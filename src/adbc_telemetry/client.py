@@ -25,24 +25,30 @@ from enum import Enum
 from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
+from adbc_telemetry.account import Account
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
 from adbc_telemetry.counter import AtomicCounter
 from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import (
     ExportOutcome,
     ExportResult,
+    Settlement,
     TelemetryExporter,
     close_contained,
     expire,
     export_contained,
+    interrupt,
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
+from adbc_telemetry.export.spool import Spool
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.lifecycle import close_at_exit
 from adbc_telemetry.protocols import ClientStats
+from adbc_telemetry.replay import Replay
+from adbc_telemetry.schedule import PROMPT_SECONDS
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.sender import SenderThreads, sender
 
@@ -51,6 +57,8 @@ if TYPE_CHECKING:
 
 # What a close may take beyond its timeout to see a cancelled request end and the threads go.
 _GRACE_SECONDS: Final = 0.1
+# What it may take beyond that for a batch that is being written to the spool.
+_SPOOLING_SECONDS: Final = 0.5
 # How often the circuit is asked for events that wait for it; asking costs next to nothing.
 _RETAINED_SECONDS: Final = 0.25
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
@@ -64,12 +72,12 @@ class _State(Enum):
 
 
 def _no_threads(error: Exception, client: TelemetryClient) -> SenderThreads | None:
-    client._errors.increment()
+    client._account.errors.increment()
     return None
 
 
 def _count_error(error: Exception, client: TelemetryClient, *_: object) -> None:
-    client._errors.increment()
+    client._account.errors.increment()
 
 
 class TelemetryClient:
@@ -110,6 +118,11 @@ class TelemetryClient:
         self._capacity = config.max_queue_size
         self._interval = config.flush_interval_ms / 1000
         self._enabled = config.enabled and not opted_out()
+        self._spool: Spool | None = None
+        self._replay: Replay | None = None
+        if self._enabled and config.spool_dir is not None:
+            self._spool = Spool(config.spool_dir, self._host, config.spool_max_bytes)
+            self._replay = Replay(self._spool, self._exporter, self._batch_size, self._interval)
         self._state = _State.OPEN if self._enabled else _State.DISABLED
         self._start()
         renew_in_child(self)
@@ -119,26 +132,22 @@ class TelemetryClient:
     def _start(self) -> None:
         """Everything that changes, as it is in a new client, and in a forked child's."""
         self._queue: deque[TelemetryFrontendLog] = deque()
-        self._dropped_full = AtomicCounter()
-        self._dropped_closed = AtomicCounter()
-        self._errors = AtomicCounter()
+        self._account = Account()
         # Guards all below. Reentrant, since a signal handler may flush while its thread does.
         self._lock = threading.RLock()
         self._settlement = threading.Condition(self._lock)
         self._watchers: list[tuple[int, Callable[[], None]]] = []
         self._taken = 0  # events that have left the queue to be sent
         self._in_flight = 0
+        self._under_way: list[TelemetryFrontendLog] = []  # the batch in flight, until somebody settles it
+        self._interrupted = False  # it is to be put back
         self._flush_goal = 0  # send at once until so many are taken
         self._gathering_since: float | None = None
         self._retained_until: float | None = None
         self._deadline: float | None = None  # of the close
         self._complete = True  # whether the close lost nothing for want of time
-        self._exports = 0
-        self._last_export_failed = False
-        self._delivered = 0
-        self._rejected = 0
-        self._failed = 0
-        self._dropped_open = 0
+        self.is_suspect = False
+        self.usual_seconds = 0.0
         self._closed = threading.Event()
         self._unfinished = [True]  # a token, taken by the one who finishes the close
         self._alarm = 1 if self._state is _State.OPEN else 0
@@ -147,12 +156,17 @@ class TelemetryClient:
     @contained(_no_threads)
     def _attach(self) -> SenderThreads | None:
         """The sender's threads; None where the system has no thread left, until the next flush tries again."""
-        return sender.attach()
+        threads = sender.attach()
+        if self._replay is not None:
+            threads.wake(self._replay)
+        return threads
 
     def after_fork_in_child(self) -> None:
         """The parent delivers its events; the child starts with none."""
         if self._state is _State.CLOSING:  # by a thread of the parent, which the child does not have
             self._state = _State.CLOSED
+        if self._replay is not None:
+            self._replay.after_fork_in_child()
         self._start()
         if self._state is _State.CLOSED:
             self._closed.set()
@@ -274,6 +288,8 @@ class TelemetryClient:
                 deadline = time.monotonic()  # there is nobody to send, nothing to wait for
             self._deadline = deadline
             self._send_now()
+        if self._replay is not None:
+            self._replay.begin_close(deadline)
         expire(self._exporter, deadline)
 
     def finish_close(self, deadline: float | None = None) -> None:
@@ -285,10 +301,10 @@ class TelemetryClient:
         if self._closed.is_set() or self._deadline is None:
             return
         last = self._deadline
-        in_time = self._wait_until_settled(
-            self._flush_goal, last if deadline is None else min(deadline, last)
-        )
-        if not in_time and time.monotonic() < last:
+        until = last if deadline is None else min(deadline, last)
+        in_time = self._wait_until_settled(self._flush_goal, until)
+        ended = in_time and (self._replay is None or self._replay.wait_closed(until))
+        if not ended and time.monotonic() < last:
             return
         try:
             self._unfinished.pop()
@@ -303,13 +319,26 @@ class TelemetryClient:
     def _finish(self, in_time: bool, grace: float) -> None:
         with self._lock:
             self._flush_goal = self._taken  # no further batch is begun
+        if self._replay is not None:
+            self._replay.stop()
         close_contained(self._exporter)  # cancels a request that is under way
         with self._lock:
-            while self._in_flight and self._settlement.wait(max(0.0, grace - time.monotonic())):
+            while self._under_way and self._settlement.wait(max(0.0, grace - time.monotonic())):
                 pass
-            self._complete = in_time
-            self._failed += self._in_flight  # by an exporter that does not let go
+            abandoned, self._under_way = self._under_way, []  # by an exporter that does not let go
+            left = self._take(len(self._queue))
+        abandoned_spooled, left_spooled = self._to_spool(abandoned), self._to_spool(left)
+        with self._lock:
+            self._account.abandoned(len(abandoned), abandoned_spooled)
+            self._account.left_at_close(len(left), left_spooled)
+            self._in_flight -= len(abandoned)
+            while self._in_flight and self._settlement.wait(
+                max(0.0, grace + _SPOOLING_SECONDS - time.monotonic())
+            ):
+                pass
+            self._account.abandoned(self._in_flight, 0)  # on a disk that hangs
             self._in_flight = 0
+            self._complete = in_time
             self._state = _State.CLOSED
             self._sweep()
             self._notify()
@@ -321,20 +350,15 @@ class TelemetryClient:
         with self._lock:
             if self._state is _State.CLOSED:
                 self._sweep()
-            queued = len(self._queue)
-            full, closed = self._dropped_full.value(), self._dropped_closed.value()
-            return ClientStats(
-                enqueued=self._taken + queued + full + closed,
-                delivered=self._delivered,
-                rejected=self._rejected,
-                failed=self._failed,
-                dropped_queue_full=full,
-                dropped_circuit_open=self._dropped_open,
-                dropped_closed=closed,
-                queued=queued,
+            spool, replay = self._spool, self._replay
+            refused = 0 if replay is None else replay.refused
+            return self._account.stats(
+                taken=self._taken,
+                queued=len(self._queue),
                 in_flight=self._in_flight,
-                exports=self._exports,
-                errors=self._errors.value(),
+                replayed=0 if replay is None else replay.delivered,
+                spool_lost=refused if spool is None else refused + spool.dropped,
+                spool_errors=0 if spool is None else spool.errors,
             )
 
     def run_soon(self, job: Callable[[], object]) -> bool:
@@ -350,9 +374,9 @@ class TelemetryClient:
     @contained(_count_error)
     def _on_alarm(self) -> None:
         if not self._takes_events():
-            self._take_back(None if self._state is _State.DISABLED else self._dropped_closed)
+            self._take_back(None if self._state is _State.DISABLED else self._account.dropped_closed)
         elif len(self._queue) > self._capacity:
-            self._take_back(self._dropped_full)
+            self._take_back(self._account.dropped_full)
         else:
             # Every further event until the sender looks need not wake it again. The sender sets the alarm anew
             # after this message at the latest; a close in between has to win.
@@ -396,11 +420,6 @@ class TelemetryClient:
                 return now
             return self._gathering_since + self._interval
 
-    @property
-    def is_suspect(self) -> bool:
-        """See `Sendable`."""
-        return self._last_export_failed
-
     def send_batch(self) -> None:
         """See `Sendable`."""
         with self._lock:
@@ -409,13 +428,17 @@ class TelemetryClient:
             deadline = self._deadline
         if not batch:
             return
+        began = time.monotonic()
         result = ExportResult(outcome=ExportOutcome.FAILED)
         try:
             result = export_contained(self._exporter, batch, deadline)
         finally:
-            with self._lock:
-                self._settle(batch, result)
-                self._notify()
+            self._exported(result.settle(batch), result.outcome, time.monotonic() - began)
+
+    def interrupt(self, long_waits_only: bool) -> None:
+        """See `Sendable`."""
+        self._interrupted = True
+        interrupt(self._exporter, long_waits_only)
 
     def _set_alarm(self, length: int) -> None:
         if self._state is _State.OPEN:
@@ -423,49 +446,69 @@ class TelemetryClient:
 
     def _take_batch(self) -> list[TelemetryFrontendLog]:
         size = self._batch_size
-        if self._state is not _State.OPEN:
-            size = min(
-                size, self._flush_goal - self._taken
-            )  # what came later is taken back by who brought it
-        batch: list[TelemetryFrontendLog] = []
-        with contextlib.suppress(IndexError):  # a late caller may take its event back meanwhile
-            while len(batch) < size:
-                batch.append(self._queue.popleft())
-        self._taken += len(batch)
+        if self._state is not _State.OPEN:  # what came later is taken back by who brought it
+            size = min(size, self._flush_goal - self._taken)
+        batch = self._under_way = self._take(size)
         self._in_flight = len(batch)
+        self._interrupted = False
         self._gathering_since = None
         self._retained_until = None
         return batch
 
-    def _settle(self, batch: list[TelemetryFrontendLog], result: ExportResult) -> None:
-        if self._state is _State.CLOSED:
-            return  # the close has given up on this batch and counted it
-        self._exports += 1
-        self._in_flight = 0
-        self._last_export_failed = result.outcome is ExportOutcome.FAILED
-        delivered = min(max(result.delivered, 0), len(batch))
-        rejected = min(max(result.rejected, 0), len(batch) - delivered)
-        rest = len(batch) - delivered - rejected
-        self._delivered += delivered
-        self._rejected += rejected
-        if result.outcome is ExportOutcome.DELIVERED:
-            self._delivered += rest
-        elif result.outcome is ExportOutcome.REJECTED:
-            self._rejected += rest
-        elif result.outcome is not ExportOutcome.DROPPED:
-            self._failed += rest
-        elif self._config.circuit_open == "retain" and self._state is _State.OPEN:
-            self._retain(batch[delivered + rejected :])
-        else:
-            self._dropped_open += rest
+    def _take(self, count: int) -> list[TelemetryFrontendLog]:
+        events: list[TelemetryFrontendLog] = []
+        with contextlib.suppress(IndexError):  # a late caller may take its event back meanwhile
+            while len(events) < count:
+                events.append(self._queue.popleft())
+        self._taken += len(events)
+        return events
 
-    def _retain(self, batch: list[TelemetryFrontendLog]) -> None:
-        """Put a batch that the circuit did not let through back where it was, and ask again later."""
-        self._queue.extendleft(reversed(batch))
-        self._taken -= len(batch)
+    def _exported(self, settlement: Settlement, outcome: ExportOutcome, seconds: float) -> None:
+        """Put a batch that is back into the account, and what was not sent of it where it may be sent later."""
+        unsent = settlement.unsent
+        with self._lock:
+            if not self._under_way:
+                return  # the close has given up on this batch and counted it
+            self._under_way = []
+            cut_short = outcome is ExportOutcome.CANCELLED and self._interrupted
+            self.is_suspect = outcome is ExportOutcome.FAILED or cut_short or seconds > PROMPT_SECONDS
+            if not unsent:
+                self.usual_seconds = seconds
+            retained = outcome is ExportOutcome.DROPPED and self._config.circuit_open == "retain"
+            kept = bool(unsent) and (cut_short or (retained and self._state is _State.OPEN))
+            if kept:
+                self._put_back(unsent)
+                if retained:
+                    self._retained_until = time.monotonic() + min(self._interval, _RETAINED_SECONDS)
+            to_spool = bool(unsent) and not kept and self._spool is not None
+            if not to_spool:
+                self._settle(settlement, outcome, 0, kept)
+        if to_spool:
+            spooled = self._to_spool(unsent)
+            with self._lock:
+                if self._state is not _State.CLOSED:  # else the close has waited long enough for the disk
+                    self._settle(settlement, outcome, spooled, kept=False)
+
+    def _settle(self, settlement: Settlement, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
+        self._in_flight = 0
+        self._account.exported(settlement, outcome, spooled, kept)
+        self._notify()
+
+    def _put_back(self, events: list[TelemetryFrontendLog]) -> None:
+        self._queue.extendleft(reversed(events))
+        self._taken -= len(events)
         while len(self._queue) > self._capacity:
-            self._take_back(self._dropped_full)
-        self._retained_until = time.monotonic() + min(self._interval, _RETAINED_SECONDS)
+            self._take_back(self._account.dropped_full)
+
+    def _to_spool(self, events: list[TelemetryFrontendLog]) -> int:
+        """Write down what could not be delivered; returns how many events are safe. Does I/O: not with the lock."""
+        if self._spool is None or self._replay is None or not events:
+            return 0
+        spooled = self._spool.append(events)
+        if spooled and self._threads is not None:
+            self._replay.look_soon()
+            self._threads.wake(self._replay)
+        return spooled
 
     # Waiting for the settlement.
 
@@ -506,7 +549,7 @@ class TelemetryClient:
     def _sweep(self) -> None:
         """Count what is left in the queue of a closed client."""
         while self._queue:
-            self._take_back(self._dropped_closed)
+            self._take_back(self._account.dropped_closed)
 
     def __enter__(self) -> TelemetryClient:
         return self

@@ -13,7 +13,7 @@ class ClientStats(Struct, frozen=True, kw_only=True):
     """The account of a client: where each event has got to.
 
     `enqueued` is the number of calls to `enqueue` with a log, and equals the sum of all other counts but
-    `exports` and `errors` at every moment at which nobody is calling.
+    `exports` and what follows it, at every moment at which nobody is calling.
     """
 
     enqueued: int = 0
@@ -29,7 +29,12 @@ class ClientStats(Struct, frozen=True, kw_only=True):
     exports: int = 0
     """Exports made so far, delivered or not."""
     errors: int = 0
-    """Exceptions swallowed at the border of the client."""
+    """Exceptions swallowed at the border of the client, and times that the spool's disk said no."""
+    replayed: int = 0
+    """Events delivered from the spool, whichever process had left them there; not part of the account."""
+    spool_lost: int = 0
+    """Events in the spool, of any process, that this client has dropped to make room for newer ones, has found
+    torn, or has seen refused; not part of the account either."""
 
     @property
     def lost(self) -> int:

@@ -4,8 +4,8 @@ One dispatcher decides who sends next; up to seven lanes send. The dispatcher al
 the schedule needs no lock, and it never does I/O, so that no endpoint can hold it up. Everybody talks to it
 through a `SimpleQueue`, whose `put` is reentrant: it may be called from a destructor or a signal handler.
 
-A client is in one of four places: idle (nowhere), due at a time, parked (a suspect, for want of a lane), or busy
-(in a lane, or about to be).
+While others wait for a lane, an export may hold one for its time slice alone; then it is interrupted. What cannot
+be interrupted (an `auth` that hangs, a foreign exporter) has its lane given up, and another takes its place.
 """
 
 from __future__ import annotations
@@ -15,43 +15,58 @@ import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Final, Protocol
+from typing import Final
 
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
+from adbc_telemetry.schedule import PROMPT_SECONDS, Schedule, Sendable, time_slice
 
 MAX_LANES: Final = 7
-MAX_SUSPECT_LANES: Final = 4
-"""Lanes that clients whose last export failed may hold: however many hosts are dead, the others have the rest."""
+MAX_LOST_LANES: Final = 7
+"""Lanes that were given up and replaced, at the most: only code that is not ours can hold on to them."""
+
+# How long an interrupted export may take to let go of its lane.
+_LETTING_GO_SECONDS: Final = 1.0
+# How often, while somebody waits for a lane, those who hold one are looked at.
+_LOOK_SECONDS: Final = 0.02
 
 
-class Sendable(Protocol):
-    """What the sender knows of a client."""
+class _Lane:
+    """A thread that sends, and what it is at. Written by the lane itself, but for `lost`; read by the dispatcher."""
 
-    def next_send(self, now: float) -> float | None:
-        """When to call `send_batch` (at once, if not after `now`), or None while there is nothing to send."""
-        ...
+    def __init__(self, name: str, jobs: SimpleQueue[Callable[[_Lane], object] | None]) -> None:
+        self._jobs = jobs
+        self.client: Sendable | None = None  # whom it sends for
+        self.suspect = False
+        self.since = 0.0
+        self.lost = False
+        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
+        self.thread.start()
 
-    @property
-    def is_suspect(self) -> bool:
-        """Whether its last export failed, so that the next may well take its whole timeout."""
-        ...
+    def send(self, client: Sendable, send_batch: Callable[[], object], suspect: bool) -> None:
+        self.since = time.monotonic()
+        self.suspect = suspect
+        self.client = client
+        try:
+            send_batch()
+        finally:
+            self.client = None
 
-    def send_batch(self) -> None:
-        """Send one batch. Called by one lane at a time."""
-        ...
+    def _work(self) -> None:
+        while not self.lost and (job := self._jobs.get()) is not None:
+            job(self)
 
 
 class SenderThreads:
     """One dispatcher and its lanes: from the first client to the last."""
 
     def __init__(self) -> None:
-        self._mailbox: SimpleQueue[Callable[[_Schedule], None] | None] = SimpleQueue()
-        self._jobs: SimpleQueue[Callable[[], object] | None] = SimpleQueue()
+        self._mailbox: SimpleQueue[Callable[[Schedule], None] | None] = SimpleQueue()
+        self._jobs: SimpleQueue[Callable[[_Lane], object] | None] = SimpleQueue()
         self._dispatcher = threading.Thread(
             target=self._dispatch, name="adbc-telemetry-dispatcher", daemon=True
         )
-        self._lanes: list[threading.Thread] = []
+        self._lanes: list[_Lane] = []
         self._dispatcher.start()
 
     def wake(self, client: Sendable) -> None:
@@ -60,20 +75,20 @@ class SenderThreads:
 
     def run_soon(self, job: Callable[[], object]) -> None:
         """Run `job` in a lane. Reentrant, never blocks."""
-        self._mailbox.put(lambda schedule: schedule.start(None, job))
+        self._mailbox.put(lambda schedule: schedule.run_errand(job))
 
     def stop(self, deadline: float) -> None:
         """End all threads, and wait for them until `deadline` (`time.monotonic()`)."""
         self._mailbox.put(None)
         _join(self._dispatcher, deadline)
         for lane in self._lanes:  # of which there are no more once the dispatcher has ended
-            _join(lane, deadline)
+            _join(lane.thread, deadline)
 
     def _dispatch(self) -> None:
-        schedule = _Schedule(self._give_to_lane)
+        schedule = Schedule(self._give_to_lane)
         while True:
             try:
-                message = self._mailbox.get(timeout=schedule.seconds_to_next())
+                message = self._mailbox.get(timeout=self._seconds_to_next(schedule))
             except Empty:
                 pass
             else:
@@ -82,37 +97,67 @@ class SenderThreads:
                 message(schedule)
             schedule.start_due()
             self._add_lanes(schedule.jobs)
+            self._take_lanes_back(schedule)
         for _ in self._lanes:
             self._jobs.put(None)
 
+    def _seconds_to_next(self, schedule: Schedule) -> float | None:
+        seconds = schedule.seconds_to_next()
+        if self._jobs.empty() and not schedule.has_parked:
+            return seconds
+        return _LOOK_SECONDS if seconds is None else min(seconds, _LOOK_SECONDS)
+
     def _give_to_lane(self, client: Sendable | None, job: Callable[[], object]) -> None:
-        def run() -> None:
+        job = _contained_job(job)
+        suspect = client is not None and client.is_suspect
+
+        def run(lane: _Lane) -> None:
             try:
-                run_all()
+                run_all(lane)
             finally:
                 self._mailbox.put(lambda schedule: schedule.finished(client))
 
-        def run_all() -> None:
-            job()
+        def run_all(lane: _Lane) -> None:
+            if client is None:
+                job()
+                return
+            lane.send(client, job, suspect)
             # The lane goes on with its client's next batch by itself, unless another waits for a lane: a way by
             # the dispatcher would cost two changes of thread a batch, which a busy program makes slow.
-            while client is not None and self._jobs.empty() and not client.is_suspect and _is_due(client):
-                job()
+            while self._jobs.empty() and not client.is_suspect and _is_due(client):
+                lane.send(client, job, suspect=False)
 
         self._jobs.put(run)
 
     def _add_lanes(self, jobs: int) -> None:
         """One lane a job, up to the limit. With no thread to be had, jobs wait for the next message's try."""
+        able = sum(not lane.lost for lane in self._lanes)
         with contextlib.suppress(RuntimeError):
-            while len(self._lanes) < min(jobs, MAX_LANES):
-                name = f"adbc-telemetry-sender-{len(self._lanes) + 1}"
-                lane = threading.Thread(target=self._send, name=name, daemon=True)
-                lane.start()
-                self._lanes.append(lane)
+            while able < min(jobs, MAX_LANES):
+                self._lanes.append(_Lane(f"adbc-telemetry-sender-{len(self._lanes) + 1}", self._jobs))
+                able += 1
 
-    def _send(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            job()
+    def _take_lanes_back(self, schedule: Schedule) -> None:
+        """Interrupt those who have held a lane for their time slice while others wait."""
+        waiting = self._jobs.qsize()
+        if not (waiting or schedule.has_parked):
+            return
+        self._lanes = [lane for lane in self._lanes if not lane.lost or lane.thread.is_alive()]
+        now = time.monotonic()
+        for lane in self._lanes:
+            client, since = lane.client, lane.since
+            if client is None or lane.lost:
+                continue
+            # Should the lane have gone on to another batch by now, that one is put back: no harm done.
+            if lane.suspect:
+                if schedule.has_parked and now - since > PROMPT_SECONDS:
+                    client.interrupt(long_waits_only=True)
+            elif waiting:
+                over = now - since - time_slice(client, waiting, MAX_LANES)
+                if over > 0:
+                    client.interrupt(long_waits_only=False)
+                if over > _LETTING_GO_SECONDS:
+                    lane.lost = sum(lane.lost for lane in self._lanes) < MAX_LOST_LANES
 
 
 def _join(thread: threading.Thread, deadline: float) -> None:
@@ -128,64 +173,6 @@ def _not_due(error: Exception, client: Sendable) -> bool:
 def _is_due(client: Sendable) -> bool:
     at = client.next_send(time.monotonic())
     return at is not None and at <= time.monotonic()
-
-
-class _Schedule:
-    """Who is due when, and who is busy. Belongs to the dispatcher."""
-
-    def __init__(self, give_to_lane: Callable[[Sendable | None, Callable[[], object]], None]) -> None:
-        self._give_to_lane = give_to_lane
-        self._due: dict[Sendable, float] = {}
-        self._busy: set[Sendable] = set()
-        self._busy_suspects: set[Sendable] = set()
-        # Suspects that wait for one of their lanes, first come first served.
-        self._parked: dict[Sendable, None] = {}
-        self.jobs = 0  # given to lanes and not finished
-
-    def seconds_to_next(self) -> float | None:
-        if not self._due:
-            return None
-        return max(0.0, min(self._due.values()) - time.monotonic())
-
-    def examine(self, client: Sendable) -> None:
-        if client in self._busy:
-            return  # it is examined when its lane is free
-        now = time.monotonic()
-        at = client.next_send(now)
-        self._due.pop(client, None)
-        self._parked.pop(client, None)
-        if at is None:
-            return
-        if at > now:
-            self._due[client] = at
-            return
-        if client.is_suspect:
-            if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
-                self._parked[client] = None
-                return
-            self._busy_suspects.add(client)
-        self._busy.add(client)
-        self.start(client, client.send_batch)
-
-    def start_due(self) -> None:
-        now = time.monotonic()
-        for client in [client for client, at in self._due.items() if at <= now]:
-            self.examine(client)
-
-    def start(self, client: Sendable | None, job: Callable[[], object]) -> None:
-        self.jobs += 1
-        self._give_to_lane(client, _contained_job(job))
-
-    def finished(self, client: Sendable | None) -> None:
-        self.jobs -= 1
-        if client is not None:
-            self._busy.discard(client)
-            self._busy_suspects.discard(client)
-            for parked in list(self._parked):  # before the one that has just had its turn
-                if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
-                    break
-                self.examine(parked)
-            self.examine(client)
 
 
 def _contained_job(job: Callable[[], object]) -> Callable[[], object]:

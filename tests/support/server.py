@@ -56,14 +56,23 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
     owner: TelemetryServer
 
+    def verify_request(self, request: object, client_address: Any) -> bool:
+        self.owner.connections.append(client_address)
+        return True
+
     def handle_error(self, request: object, client_address: object) -> None:
         pass  # a client that goes away in the middle is what some tests are about
+
+
+class _ServerOnIPv6(_Server):
+    address_family = socket.AF_INET6
 
 
 class TelemetryServer:
     """Speaks the service's wire format, unless `replies` (used up in order) or `always` say otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, address: str = "127.0.0.1") -> None:
+        self.connections: list[Any] = []  # the client's address of each that was accepted
         self.requests: list[Request] = []
         self.accepted: list[str] = []
         self.replies: deque[Reply] = deque()
@@ -95,14 +104,20 @@ class TelemetryServer:
             def log_message(self, *_: object) -> None:
                 pass
 
-        self._server = _Server(("127.0.0.1", 0), Handler)
+        self._server = (_ServerOnIPv6 if ":" in address else _Server)((address, 0), Handler)
+        self._server.owner = self
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(0.01,), name="test-server", daemon=True
         )
 
     @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
+
+    @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}"
+        address = str(self._server.server_address[0])
+        return f"http://[{address}]:{self.port}" if ":" in address else f"http://{address}:{self.port}"
 
     def _reply_to(self, request: Request) -> Reply:
         with self._lock:
@@ -164,6 +179,8 @@ def raw_endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(5)
         listener.close()
         for connection in connections:
+            with suppress(OSError):  # not connected any more
+                connection.shutdown(socket.SHUT_RDWR)  # also for a `serve` that has made another socket of it
             connection.close()
 
 

@@ -27,6 +27,14 @@ class ExportOutcome(Enum):
     """Given up because the deadline came, or the exporter was closed."""
 
 
+class Settlement(Struct, frozen=True):
+    """How many logs of a batch were delivered and rejected, and which ones were neither."""
+
+    delivered: int
+    rejected: int
+    unsent: list[TelemetryFrontendLog]
+
+
 class ExportResult(Struct, frozen=True, kw_only=True):
     """What became of a batch.
 
@@ -38,12 +46,28 @@ class ExportResult(Struct, frozen=True, kw_only=True):
         delivered: logs that were accepted.
         rejected: logs that were refused.
         reason: why it was not all delivered, in words without a host, a token or a payload; None if it was.
+        unsent: the logs that `outcome` is of, where the exporter can tell them; else they are the batch's last ones.
     """
 
     outcome: ExportOutcome
     delivered: int = 0
     rejected: int = 0
     reason: str | None = None
+    unsent: Sequence[TelemetryFrontendLog] | None = None
+
+    def settle(self, batch: Sequence[TelemetryFrontendLog]) -> Settlement:
+        """How each log of `batch` has ended, whatever an exporter of somebody's may have counted."""
+        delivered = min(max(self.delivered, 0), len(batch))
+        rejected = min(max(self.rejected, 0), len(batch) - delivered)
+        rest = len(batch) - delivered - rejected
+        if self.outcome is ExportOutcome.DELIVERED:
+            return Settlement(delivered + rest, rejected, [])
+        if self.outcome is ExportOutcome.REJECTED:
+            return Settlement(delivered, rejected + rest, [])
+        unsent = self.unsent
+        if unsent is None or len(unsent) != rest:
+            unsent = batch[len(batch) - rest :]
+        return Settlement(delivered, rejected, list(unsent))
 
     def __bool__(self) -> bool:
         """Whether the export succeeded."""
@@ -92,6 +116,14 @@ def expire(exporter: object, deadline: float) -> None:
     notify = getattr(exporter, "expire", None)
     if notify is not None:
         notify(deadline)
+
+
+@contained(lambda error, exporter, long_waits_only: None)
+def interrupt(exporter: object, long_waits_only: bool) -> None:
+    """Have the export under way end as cancelled, or only if it waits for a `Retry-After`, if it can be told."""
+    notify = getattr(exporter, "interrupt", None)
+    if notify is not None:
+        notify(long_waits_only)
 
 
 @contained(lambda error, exporter: None)

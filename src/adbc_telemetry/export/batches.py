@@ -12,6 +12,7 @@ from adbc_telemetry.export.errors import (
     RequestCancelledError,
     is_terminal_error,
 )
+from adbc_telemetry.schema import TelemetryFrontendLog
 
 _PAYLOAD_TOO_LARGE: Final = 413
 
@@ -38,6 +39,7 @@ class Delivery(Generic[Item]):
         self._encode = encode
         self._max_request_bytes = max_request_bytes
         self._delivered = 0
+        self._ended = 0  # items that requests were made of, or that were too large for one
         self._rejected = 0
         self._outcome: ExportOutcome | None = None  # of all that is left; once it is set nothing more is sent
         self._reason: str | None = None
@@ -66,22 +68,29 @@ class Delivery(Generic[Item]):
                 terminal = is_terminal_error(error)
                 self._stop(ExportOutcome.REJECTED if terminal else ExportOutcome.FAILED, error)
         else:
+            self._ended += len(items)
             self._delivered += accepted
             if accepted < len(items):
                 self.reject(len(items) - accepted, "the server did not accept all")
 
-    def result(self) -> ExportResult:
-        """What has become of everything so far."""
+    def result(self, logs: Sequence[TelemetryFrontendLog]) -> ExportResult:
+        """What has become of everything; `logs` are those that the items were made from, in the same order."""
         outcome = self._outcome
         if outcome is None:
             refused = self._rejected and not self._delivered
             outcome = ExportOutcome.REJECTED if refused else ExportOutcome.DELIVERED
         return ExportResult(
-            outcome=outcome, delivered=self._delivered, rejected=self._rejected, reason=self._reason
+            outcome=outcome,
+            delivered=self._delivered,
+            rejected=self._rejected,
+            reason=self._reason,
+            # Requests are made in the order of the items, and none after the one that has failed.
+            unsent=logs[self._ended :] if self._outcome is not None else None,
         )
 
     def _split(self, items: Sequence[Item], reason: str) -> None:
         if len(items) == 1:
+            self._ended += 1
             self.reject(1, reason)
             return
         half = len(items) // 2

@@ -14,6 +14,7 @@ from adbc_telemetry.export.base import (
     close_contained,
     expire,
     export_contained,
+    interrupt,
 )
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.hosts import normalize_host
@@ -117,6 +118,10 @@ class CircuitBreakerTelemetryExporter:
     def expire(self, deadline: float) -> None:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
         expire(self._inner, deadline)
+
+    def interrupt(self, long_waits_only: bool = False) -> None:
+        """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
+        interrupt(self._inner, long_waits_only)
 
     def close(self) -> None:
         """Close `inner`. The breaker stays, as long as the host's leases do."""

@@ -91,11 +91,15 @@ class DatabricksTelemetryExporter:
             delivery.reject(len(encoded) - len(lines), "not a log, or a value that the wire cannot carry")
         for run in split_lines(lines, self._max_request_bytes):
             delivery.send(run)
-        return delivery.result()
+        return delivery.result([log for log, line in zip(logs, encoded, strict=True) if line is not None])
 
     def expire(self, deadline: float) -> None:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
         self._sender.expire(deadline)
+
+    def interrupt(self, long_waits_only: bool = False) -> None:
+        """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
+        self._sender.interrupt(long_waits_only)
 
     def close(self) -> None:
         """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""

@@ -219,7 +219,7 @@ class HttpTransport:
             HttpStatusError: the answer was no 2xx. Redirects are not followed.
             RequestFailedError: no answer, or not in time.
             UntrustedServerError: the server's certificate was not accepted.
-            RequestCancelledError: `deadline` came, or `close` was called.
+            RequestCancelledError: `deadline` came, or `interrupt` or `close` was called.
         """
         own_deadline = time.monotonic() + timeout
         request = _Request(own_deadline if deadline is None else min(own_deadline, deadline))
@@ -243,14 +243,19 @@ class HttpTransport:
             with self._lock:
                 self._requests.discard(request)
 
+    def interrupt(self) -> None:
+        """End the requests under way, as cancelled."""
+        with self._lock:
+            requests = list(self._requests)
+        for request in requests:
+            request.cancel()
+
     def close(self) -> None:
         """End the requests under way and the connections. Idempotent."""
         with self._lock:
             self._closed = True
             pool, self._pool = self._pool, None
-            requests = list(self._requests)
-        for request in requests:
-            request.cancel()
+        self.interrupt()
         if pool is not None:
             pool.close()
 

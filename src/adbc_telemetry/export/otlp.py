@@ -116,16 +116,21 @@ class OtlpTelemetryExporter:
             return otlp_records.accepted(answer, count)
 
         delivery = Delivery(request, otlp_records.request_body, self._max_request_bytes)
-        records = [record for log in logs if (record := _encoded(log)) is not None]
+        encoded = [_encoded(log) for log in logs]
+        records = [record for record in encoded if record is not None]
         if len(records) < len(logs):
             delivery.reject(len(logs) - len(records), "not a log, or a value that the wire cannot carry")
         if records:
             delivery.send(records)
-        return delivery.result()
+        return delivery.result([log for log, record in zip(logs, encoded, strict=True) if record is not None])
 
     def expire(self, deadline: float) -> None:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
         self._sender.expire(deadline)
+
+    def interrupt(self, long_waits_only: bool = False) -> None:
+        """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
+        self._sender.interrupt(long_waits_only)
 
     def close(self) -> None:
         """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""

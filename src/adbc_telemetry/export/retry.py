@@ -64,12 +64,15 @@ class PoliteSender:
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
+        self._interruptions = 0
+        self._long_wait_interruptions = 0
+        self._quiet_until = 0.0  # the end of a Retry-After that was interrupted
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._waiting = threading.Condition()  # guards _closed, _expires, _transport; back-offs wait on it
+        self._waiting = threading.Condition()  # guards all that changes; back-offs wait on it
 
     @property
     def endpoint_url(self) -> str:
@@ -96,6 +99,11 @@ class PoliteSender:
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, compresslevel=6, mtime=0)
         retries = 0
+        with self._waiting:
+            seen = self._interruptions, self._long_wait_interruptions
+            quiet_until = self._quiet_until
+        if quiet_until and not self._wait(quiet_until, deadline, seen, asked=True):
+            raise RequestCancelledError("the deadline would come before a Retry-After is over")
         while True:
             try:
                 return self._attempt(body, headers, deadline)
@@ -103,9 +111,10 @@ class PoliteSender:
                 terminal = isinstance(error, RequestCancelledError) or is_terminal_error(error)
                 if terminal or retries >= config.max_retries:
                     raise
-                back_off = min(_MAX_BACKOFF_SECONDS, config.retry_delay_ms / 1000 * 2**retries)
-                retry_after = error.retry_after if isinstance(error, HttpStatusError) else None
-                if not self._wait(max(retry_after or 0.0, _uniform(0, back_off)), deadline):
+                back_off = _uniform(0, min(_MAX_BACKOFF_SECONDS, config.retry_delay_ms / 1000 * 2**retries))
+                retry_after = (error.retry_after if isinstance(error, HttpStatusError) else None) or 0.0
+                until = time.monotonic() + max(retry_after, back_off)
+                if not self._wait(until, deadline, seen, asked=retry_after > back_off):
                     raise
                 retries += 1
 
@@ -114,6 +123,20 @@ class PoliteSender:
         with self._waiting:
             self._expires = deadline
             self._waiting.notify_all()
+
+    def interrupt(self, long_waits_only: bool) -> None:
+        """End what is under way, as cancelled; or only if it waits since the other side has asked for that.
+
+        A `Retry-After` that was interrupted is obeyed by the next request.
+        """
+        with self._waiting:
+            self._long_wait_interruptions += 1
+            if not long_waits_only:
+                self._interruptions += 1
+            transport = None if long_waits_only else self._transport
+            self._waiting.notify_all()
+        if transport is not None:
+            transport.interrupt()
 
     def close(self) -> None:
         """End what is under way, as cancelled. Idempotent; later requests are cancelled at once."""
@@ -144,9 +167,18 @@ class PoliteSender:
         )
         return answer.body
 
-    def _wait(self, seconds: float, deadline: float | None) -> bool:
-        """Back off; False, at once, when that would pass the deadline or the sender is closed."""
-        until = time.monotonic() + seconds
+    def _wait(self, until: float, deadline: float | None, seen: tuple[int, int], asked: bool) -> bool:
+        """Back off; False, at once, when that would pass the deadline or the sender is closed.
+
+        Args:
+            until: a `time.monotonic()` value.
+            deadline: another.
+            seen: the interruptions that came before this request.
+            asked: whether the other side has asked for the wait.
+
+        Raises:
+            RequestCancelledError: it was interrupted.
+        """
         with self._waiting:
             while True:
                 limit = _earlier(deadline, self._expires)
@@ -154,7 +186,13 @@ class PoliteSender:
                     return False
                 left = until - time.monotonic()
                 if left <= 0:
+                    if asked:
+                        self._quiet_until = 0.0
                     return True
+                if self._interruptions != seen[0] or (asked and self._long_wait_interruptions != seen[1]):
+                    if asked:
+                        self._quiet_until = until
+                    raise RequestCancelledError("others waited for their turn")
                 self._waiting.wait(left)
 
 

@@ -1,0 +1,149 @@
+"""The schedule: which client sends when, and in which order those who are due get a lane.
+
+A client is in one of four places: idle (nowhere), due at a time, parked (a suspect, for want of a lane), or busy
+(in a lane, or about to be). No thread and no I/O is in here: the dispatcher of `sender` runs it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Final, Protocol
+
+MAX_SUSPECT_LANES: Final = 4
+"""Lanes that clients whose last export failed may hold: however many hosts are dead, the others have the rest."""
+MAX_ERRAND_LANES: Final = 2
+"""Lanes that other jobs may hold. Some of them wait for an export, which needs a lane too."""
+
+_ROUND_SECONDS: Final = 2.0
+_SHORTEST_SLICE_SECONDS: Final = 0.2
+PROMPT_SECONDS: Final = 1.0
+"""Longer than this nobody holds a lane that others wait for, suspects in their few lanes apart."""
+
+
+class Sendable(Protocol):
+    """What the sender knows of a client."""
+
+    def next_send(self, now: float) -> float | None:
+        """When to call `send_batch` (at once, if not after `now`), or None while there is nothing to send."""
+        ...
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether the next export may well take long, since the last did not succeed promptly."""
+        ...
+
+    @property
+    def usual_seconds(self) -> float:
+        """How long the last export took that succeeded; 0 before the first."""
+        ...
+
+    def send_batch(self) -> None:
+        """Send one batch. Called by one lane at a time."""
+        ...
+
+    def interrupt(self, long_waits_only: bool) -> None:
+        """Others wait for the lane: give the batch under way back, and be a suspect from now on.
+
+        With `long_waits_only` this is asked of a suspect, for whose lane other suspects wait: it is to do so only
+        while it waits for a time that the endpoint has asked for.
+
+        Called by the dispatcher, so it must not block; may be called again, or when nothing is under way any more.
+        """
+        ...
+
+
+def time_slice(client: Sendable, waiting: int, lanes: int) -> float:
+    """Seconds that a client which is no suspect may hold a lane while `waiting` others want one.
+
+    As in a fair scheduler: a round through all that wait is to take two seconds even if each of them is a black
+    hole, but nobody gets less than a healthy endpoint needs, nor less than three times what it usually needs.
+    """
+    fair = _ROUND_SECONDS * lanes / max(1, waiting)
+    return min(PROMPT_SECONDS, max(_SHORTEST_SLICE_SECONDS, fair, 3 * client.usual_seconds))
+
+
+class Schedule:
+    """Who is due when, and who is busy. Belongs to the dispatcher.
+
+    Args:
+        start: gives a client's next batch, or with None for a client another job, to a lane.
+    """
+
+    def __init__(self, start: Callable[[Sendable | None, Callable[[], object]], None]) -> None:
+        self._start = start
+        self._due: dict[Sendable, float] = {}
+        self._busy: set[Sendable] = set()
+        self._busy_suspects: set[Sendable] = set()
+        # Suspects that wait for one of their lanes, first come first served.
+        self._parked: dict[Sendable, None] = {}
+        self._errands: deque[Callable[[], object]] = deque()
+        self._errands_under_way = 0
+
+    @property
+    def has_parked(self) -> bool:
+        """Whether suspects wait for one of their lanes."""
+        return bool(self._parked)
+
+    @property
+    def jobs(self) -> int:
+        """Jobs that were given to lanes and have not finished."""
+        return len(self._busy) + self._errands_under_way
+
+    def seconds_to_next(self) -> float | None:
+        """Until the next client is due."""
+        if not self._due:
+            return None
+        return max(0.0, min(self._due.values()) - time.monotonic())
+
+    def examine(self, client: Sendable) -> None:
+        """Find the place for a client that may have something to send."""
+        if client in self._busy:
+            return  # it is examined when its lane is free
+        now = time.monotonic()
+        at = client.next_send(now)
+        self._due.pop(client, None)
+        self._parked.pop(client, None)
+        if at is None:
+            return
+        if at > now:
+            self._due[client] = at
+            return
+        if client.is_suspect:
+            if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
+                self._parked[client] = None
+                return
+            self._busy_suspects.add(client)
+        self._busy.add(client)
+        self._start(client, client.send_batch)
+
+    def start_due(self) -> None:
+        """Give those whose time has come to lanes."""
+        now = time.monotonic()
+        for client in [client for client, at in self._due.items() if at <= now]:
+            self.examine(client)
+
+    def run_errand(self, errand: Callable[[], object]) -> None:
+        """Have another job run, after those that came before it."""
+        self._errands.append(errand)
+        self._start_errands()
+
+    def finished(self, client: Sendable | None) -> None:
+        """A lane is done with a client's batch, or with an errand."""
+        if client is None:
+            self._errands_under_way -= 1
+            self._start_errands()
+            return
+        self._busy.discard(client)
+        self._busy_suspects.discard(client)
+        for parked in list(self._parked):  # before the one that has just had its turn
+            if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
+                break
+            self.examine(parked)
+        self.examine(client)
+
+    def _start_errands(self) -> None:
+        while self._errands and self._errands_under_way < MAX_ERRAND_LANES:
+            self._errands_under_way += 1
+            self._start(None, self._errands.popleft())
