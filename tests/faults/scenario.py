@@ -36,6 +36,7 @@ class Scenario:
     spooled: int = 0
     lost: dict[str, int] = field(default_factory=dict)
     seconds: float = 0.0
+    noted: str = ""
     told: bool = False
     _began: float = field(default_factory=time.monotonic)
 
@@ -82,7 +83,7 @@ class Scenario:
     def row(self) -> str:
         lost = ", ".join(f"{count:,} {reason}" for reason, count in self.lost.items()) or "0"
         injected = " ".join(self.injected.split()).replace("|", "\\|")
-        counts = f"{self.sent:,} | {self.delivered:,} | {self.spooled:,} | {lost} | {self.seconds:.2f}"
+        counts = f"{self.sent:,} | {self.delivered:,} | {self.spooled:,} | {lost} | {self.seconds:.2f} | {self.noted}"
         return f"| {self.name} | {injected} | {counts} |"
 
 
@@ -91,7 +92,7 @@ def write_table(path: Path, scenarios: list[Scenario]) -> None:
     parts = [_HEAD + f"{len(scenarios)} scenarios.\n"]
     for area in sorted({scenario.area for scenario in scenarios}):
         parts.append(f"\n## {area.replace('_', ' ').capitalize()}\n\n")
-        parts.append("| scenario | injected | sent | delivered | spooled | lost | seconds |\n")
-        parts.append("| --- | --- | ---: | ---: | ---: | --- | ---: |\n")
+        parts.append("| scenario | injected | sent | delivered | spooled | lost | seconds | noted |\n")
+        parts.append("| --- | --- | ---: | ---: | ---: | --- | ---: | --- |\n")
         parts.extend(scenario.row() + "\n" for scenario in scenarios if scenario.area == area)
     path.write_text("".join(parts), encoding="utf-8")
