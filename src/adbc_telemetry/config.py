@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final, cast
@@ -54,8 +55,9 @@ class TelemetryConfiguration:
         close_timeout_ms: how long `close`, and the end of the process, wait for delivery.
         compression: "none" or "gzip", of request bodies.
         circuit_open: what becomes of events while the circuit is open, "drop" or "retain".
-        spool_dir: a folder for events that could not be delivered, or None.
-        spool_max_bytes: how large that folder may grow.
+        spool_dir: a folder for events that could not be delivered, to be sent when the endpoint is well again,
+            also by another process; or None. Needs POSIX file locks, which Windows has not.
+        spool_max_bytes: how large that folder may grow; beyond it the oldest events are dropped.
     """
 
     enabled: bool = cast(bool, None)  # tells "nobody said" from False; always a bool after __post_init__
@@ -158,6 +160,8 @@ def _problem(name: str, value: object) -> str | None:
     elif name == "spool_dir":
         if value is not None and not isinstance(value, (str, os.PathLike)):
             return f"spool_dir must be a path or None, not {value!r}"
+        if value is not None and sys.platform == "win32":
+            return "spool_dir needs POSIX file locks, which Windows has not: leave it out"
     elif not isinstance(value, bool):
         return f"{name} must be True or False, not {value!r}"
     return None

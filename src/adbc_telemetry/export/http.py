@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from http.client import HTTPException
 from typing import Any
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 import urllib3
@@ -30,6 +31,7 @@ from adbc_telemetry.export.errors import (
     RequestFailedError,
     UntrustedServerError,
 )
+from adbc_telemetry.export.names import Address, Resolution
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.hosts import base_url, is_loopback
 
@@ -43,11 +45,12 @@ _SEND_BUFFER_BYTES = 512 * 1024
 class _Request:
     """One request under way: until when, on which socket, and whether somebody has called it off."""
 
-    __slots__ = ("cancelled", "deadline", "socket")
+    __slots__ = ("cancelled", "deadline", "resolution", "socket")
 
     def __init__(self, deadline: float) -> None:
         self.deadline = deadline
         self.socket: socket.socket | None = None
+        self.resolution: Resolution | None = None
         self.cancelled = False
 
     def seconds_left(self) -> float:
@@ -62,8 +65,15 @@ class _Request:
         self.socket = sock
         sock.settimeout(self.seconds_left())
 
+    def resolve(self, host: str, port: int) -> list[Address]:
+        self.resolution = Resolution(host, port)  # published before the flag is read, as above
+        self.seconds_left()
+        return self.resolution.wait(self.deadline)
+
     def cancel(self) -> None:
         self.cancelled = True
+        if self.resolution is not None:
+            self.resolution.cancel()
         sock = self.socket
         if sock is not None:
             with contextlib.suppress(OSError):  # it may not be connected (any more)
@@ -125,8 +135,10 @@ class _DeadlineTLSSocket(_DeadlineMixin, ssl.SSLSocket):
 
 def _connect(connection: HTTPConnection) -> socket.socket:
     """Connect to the first address that answers, all of them together within the request's deadline."""
+    request = _under_way.request
+    assert request is not None, "a connection is made for a request"
     try:
-        addresses = socket.getaddrinfo(connection._dns_host, connection.port, 0, socket.SOCK_STREAM)
+        addresses = request.resolve(connection._dns_host, connection.port)
     except socket.gaierror as error:
         raise NameResolutionError(connection.host, connection, error) from error
     failure: OSError = OSError("the name has no address")
@@ -182,7 +194,7 @@ class HttpTransport:
         # Guards the other fields; held for a few lines, never while a request is made.
         self._lock = threading.Lock()
         self._requests: set[_Request] = set()
-        self._pool: urllib3.HTTPConnectionPool | None = None
+        self._connections: urllib3.PoolManager | None = None
         _under_way.request = None
 
     def post(
@@ -227,12 +239,12 @@ class HttpTransport:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
             self._requests.add(request)
-            if self._pool is None:
-                self._pool = _make_pool(self._url)
-            pool = self._pool
+            if self._connections is None:
+                self._connections = _make_connections(self._url)
+            connections = self._connections
         _under_way.request = request
         try:
-            return _exchange(pool, method, path, headers, body, request)
+            return _exchange(connections, method, self._url + path, headers, body, request)
         # ValueError: of an impossible header.
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             if request.cancelled or (deadline is not None and time.monotonic() >= deadline):
@@ -254,42 +266,42 @@ class HttpTransport:
         """End the requests under way and the connections. Idempotent."""
         with self._lock:
             self._closed = True
-            pool, self._pool = self._pool, None
+            connections, self._connections = self._connections, None
         self.interrupt()
-        if pool is not None:
-            pool.close()
+        if connections is not None:
+            connections.clear()
 
 
 def _exchange(
-    pool: urllib3.HTTPConnectionPool,
+    connections: urllib3.PoolManager,
     method: str,
-    path: str,
+    url: str,
     headers: Mapping[str, str],
     body: bytes | None,
     request: _Request,
 ) -> Answer:
     seconds_left = request.seconds_left()
-    response = pool.urlopen(
+    response = connections.urlopen(
         method,
-        path,
+        url,
         body=body,
         headers=dict(headers),
         retries=False,
         redirect=False,
         timeout=urllib3.Timeout(connect=seconds_left, read=seconds_left),
-        pool_timeout=seconds_left,  # type: ignore[arg-type] # urllib3 annotates an int and takes any number
+        pool_timeout=seconds_left,
         preload_content=False,
         decode_content=False,
     )
     complete = False
     try:
         answer = _read(response)
-        complete = len(answer) <= MAX_ANSWER_BYTES
+        # An interim answer is followed by the answer itself.
+        complete = len(answer) <= MAX_ANSWER_BYTES and response.status >= 200
     finally:
-        if complete:
-            response.release_conn()
-        else:
+        if not complete:
             response.close()  # an answer that was not read to its end spoils the connection
+        response.release_conn()
     if not 200 <= response.status < 300:
         raise HttpStatusError(response.status, _retry_after(response.headers.get("Retry-After")))
     return Answer(answer if complete else None)
@@ -307,18 +319,31 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     return bytes(answer)
 
 
-def _make_pool(url: str) -> urllib3.HTTPConnectionPool:
+def _make_connections(url: str) -> urllib3.PoolManager:
     # block=True: urllib3 warns in the host program's log when a pool that does not block is overrun.
     options: dict[str, Any] = {"maxsize": _CONNECTIONS, "block": True}
-    if url.startswith("https://"):
-        context = create_urllib3_context()
-        context.load_default_certs()
-        context.sslsocket_class = _DeadlineTLSSocket
-        options["ssl_context"] = context
     proxy = _proxy_for(url)
-    manager = urllib3.ProxyManager(proxy, **options) if proxy else urllib3.PoolManager(**options)
-    manager.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
-    return manager.connection_from_url(url)
+    if url.startswith("https://"):
+        options["ssl_context"] = _make_tls_context()
+    if proxy is None:
+        connections = urllib3.PoolManager(**options)
+    else:
+        user = urlsplit(proxy)
+        if user.username is not None:
+            credentials = f"{unquote(user.username)}:{unquote(user.password or '')}"
+            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=credentials)
+        if proxy.startswith("https://"):
+            options["proxy_ssl_context"] = _make_tls_context()
+        connections = urllib3.ProxyManager(proxy, **options)
+    connections.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    return connections
+
+
+def _make_tls_context() -> ssl.SSLContext:
+    context = create_urllib3_context()
+    context.load_default_certs()
+    context.sslsocket_class = _DeadlineTLSSocket
+    return context
 
 
 def _proxy_for(url: str) -> str | None:
