@@ -13,7 +13,7 @@ import ssl
 import threading
 import time
 from collections.abc import Mapping
-from http.client import HTTPException
+from http.client import HTTPException, HTTPResponse, parse_headers
 from typing import Any
 from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
@@ -156,12 +156,27 @@ def _connect(connection: HTTPConnection) -> socket.socket:
     raise NewConnectionError(connection, type(failure).__name__) from failure
 
 
+class _FinalResponse(HTTPResponse):
+    """Passes over all interim answers; `http.client` does so with 100 alone and takes a 103 for the answer."""
+
+    def _read_status(self) -> tuple[str, int, str]:
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc] # typeshed leaves it out
+            if not 101 < status < 200:
+                return version, status, reason
+            parse_headers(self.fp)
+
+
 class _HttpConnection(HTTPConnection):
+    response_class = _FinalResponse
+
     def _new_conn(self) -> socket.socket:
         return _connect(self)
 
 
 class _HttpsConnection(HTTPSConnection):
+    response_class = _FinalResponse
+
     def _new_conn(self) -> socket.socket:
         return _connect(self)
 
@@ -296,8 +311,7 @@ def _exchange(
     complete = False
     try:
         answer = _read(response)
-        # An interim answer is followed by the answer itself.
-        complete = len(answer) <= MAX_ANSWER_BYTES and response.status >= 200
+        complete = len(answer) <= MAX_ANSWER_BYTES
     finally:
         if not complete:
             response.close()  # an answer that was not read to its end spoils the connection

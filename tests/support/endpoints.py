@@ -1,0 +1,269 @@
+"""What stands between a client and the service, well and ill: TLS, proxies, and sockets to be ill on byte by byte.
+
+An ill endpoint is a function of a connection, for `support.server.raw_endpoint`.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+
+import trustme
+
+from support.server import Request, TelemetryServer
+
+Serve = Callable[[socket.socket], None]
+
+
+# TLS.
+
+
+def server_context(certificate: trustme.LeafCert) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    certificate.configure_cert(context)
+    return context
+
+
+class TlsTelemetryServer(TelemetryServer):
+    """The service behind TLS."""
+
+    def __init__(self, context: ssl.SSLContext) -> None:
+        super().__init__()
+        # The handshake belongs to the connection's own thread: one that hangs must not keep others from being accepted.
+        self._server.socket = context.wrap_socket(
+            self._server.socket, server_side=True, do_handshake_on_connect=False
+        )
+
+    @property
+    def url(self) -> str:
+        return https(super().url)
+
+
+def https(url: str) -> str:
+    """The same address, asked by TLS whatever it speaks."""
+    return url.replace("http://", "https://")
+
+
+def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
+    """`serve`, on the inside of a TLS connection."""
+
+    def run(connection: socket.socket) -> None:
+        # Of a copy: the endpoint, at its end, shuts the connection down under a `serve` that goes on for ever.
+        with context.wrap_socket(connection.dup(), server_side=True) as inside:
+            serve(inside)
+
+    return run
+
+
+# The service on bare sockets.
+
+
+def read_head(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
+    """The first line, the headers (Like-This), and what has come of the body.
+
+    Raises ConnectionError when nobody asks any more.
+    """
+    data = b""
+    while b"\r\n\r\n" not in data:
+        piece = connection.recv(65536)
+        if not piece:
+            raise ConnectionError("the client has gone")
+        data += piece
+    head, _, rest = data.partition(b"\r\n\r\n")
+    first, *lines = head.decode("latin-1").split("\r\n")
+    return first, {name.title(): value for name, value in (line.split(": ", 1) for line in lines)}, rest
+
+
+def read_request(connection: socket.socket, piece_bytes: int = 65536) -> Request:
+    """A whole request. Raises ConnectionError when the client has gone."""
+    first, headers, rest = read_head(connection)
+    body = bytearray(rest)
+    while len(body) < int(headers.get("Content-Length", "0")):
+        piece = connection.recv(piece_bytes)
+        if not piece:
+            raise ConnectionError("the client has gone")
+        body += piece
+    return Request(first.split(" ")[1], headers, bytes(body))
+
+
+def write_answer(
+    connection: socket.socket, status: str = "200 OK", body: bytes = b"{}", *headers: str
+) -> None:
+    lines = [f"HTTP/1.1 {status}", f"Content-Length: {len(body)}", *headers, "", ""]
+    connection.sendall("\r\n".join(lines).encode() + body)
+
+
+def reset(connection: socket.socket) -> None:
+    """Vanish with a RST instead of a farewell."""
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    connection.close()
+
+
+class RawService:
+    """The service, a step at a time: what has been accepted by whom is remembered, the rest is the scenario's."""
+
+    def __init__(self) -> None:
+        self.requests: list[Request] = []
+        self.accepted: list[str] = []
+
+    def read(self, connection: socket.socket, piece_bytes: int = 65536) -> Request:
+        request = read_request(connection, piece_bytes)
+        self.requests.append(request)
+        return request
+
+    def accept(self, connection: socket.socket, request: Request, *headers: str) -> None:
+        self.accepted.extend(request.ids)
+        answer = json.dumps({"numProtoSuccess": len(request.ids)}).encode()
+        write_answer(connection, "200 OK", answer, *headers)
+
+    def serve(self, connection: socket.socket) -> None:
+        """As a well server does."""
+        while True:
+            self.accept(connection, self.read(connection))
+
+
+# Ill endpoints.
+
+
+def endless_body(connection: socket.socket) -> None:
+    """As much of an answer as the client will take, without an end."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
+    while True:
+        connection.sendall(b" " * 65536)
+
+
+def endless_headers(connection: socket.socket) -> None:
+    """A head without an end, as fast as it is read."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\n")
+    while True:
+        connection.sendall(b"X-More: of the same\r\n" * 1000)
+
+
+def endless_header_line(connection: socket.socket) -> None:
+    """One header without an end, as fast as it is read."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
+    while True:
+        connection.sendall(b"x" * 65536)
+
+
+def endless_continue(connection: socket.socket) -> None:
+    """Always "go on", never an answer."""
+    read_request(connection)
+    while True:
+        connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
+        time.sleep(0.005)  # enough for there to be always one; a flood would take the test's own time too
+
+
+def garbage(connection: socket.socket) -> None:
+    """Something, but not HTTP."""
+    read_request(connection)
+    connection.sendall(b"\x00\xff\x16\x03 220 mail.example ESMTP\r\n" * 3)
+    connection.close()
+
+
+def chunks_cut_short(connection: socket.socket) -> None:
+    """The last chunk never comes."""
+    read_request(connection)
+    connection.sendall(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{"\r\n')
+    connection.close()
+
+
+def chunks_of_garbage(connection: socket.socket) -> None:
+    """A chunk whose length is no number."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\n{}\r\n")
+    connection.close()
+
+
+def two_lengths(connection: socket.socket) -> None:
+    """Says twice how long the answer is, and not the same."""
+    read_request(connection)
+    connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}")
+
+
+def no_answer(connection: socket.socket) -> None:
+    """Reads the request and hangs up."""
+    read_request(connection)
+    connection.close()
+
+
+def reset_in_mid_upload(connection: socket.socket) -> None:
+    """Vanishes with the head in hand and most of the body under way."""
+    read_head(connection)
+    reset(connection)
+
+
+def reads_nothing(connection: socket.socket) -> None:
+    """Takes what the buffers take, and no more; `raw_endpoint` keeps the connection open."""
+
+
+@contextmanager
+def full_backlog() -> Iterator[str]:
+    """The URL of a port at which connecting itself hangs: the queue is full and nobody accepts."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(0)
+        fillers = [socket.socket() for _ in range(4)]
+        for filler in fillers:
+            filler.setblocking(False)
+            filler.connect_ex(listener.getsockname())
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            for filler in fillers:
+                filler.close()
+
+
+# Proxies.
+
+
+class ConnectProxy:
+    """A proxy that knows one name only, whichever is asked for: the server on `port` of this machine.
+
+    Attributes:
+        asked: the first line of each request.
+        heads: all that each client said in clear.
+        carried: every byte from the clients, as it went through.
+    """
+
+    def __init__(self, port: int, *, authorization: str | None = None) -> None:
+        self.asked: list[str] = []
+        self.heads: list[dict[str, str]] = []
+        self.carried = bytearray()
+        self._port = port
+        self._authorization = authorization
+
+    def serve(self, connection: socket.socket) -> None:
+        while True:
+            first, headers, _ = read_head(connection)
+            self.asked.append(first)
+            self.heads.append(headers)
+            if self._authorization is None or headers.get("Proxy-Authorization") == self._authorization:
+                break
+            write_answer(connection, "407 Proxy Authentication Required", b"who?")
+        connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        with socket.create_connection(("127.0.0.1", self._port)) as inside:
+            back = threading.Thread(target=_pump, args=(inside, connection, None), daemon=True)
+            back.start()
+            _pump(connection, inside, self.carried)
+            back.join(5)
+
+
+def _pump(source: socket.socket, target: socket.socket, record: bytearray | None) -> None:
+    with suppress(OSError):  # one of the two has gone
+        while piece := source.recv(65536):
+            if record is not None:
+                record += piece
+            target.sendall(piece)
+    for end in (source, target):
+        with suppress(OSError):
+            end.shutdown(socket.SHUT_RDWR)
