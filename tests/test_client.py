@@ -23,6 +23,7 @@ from adbc_telemetry import (
     TelemetryConfiguration,
 )
 from adbc_telemetry.schema import TelemetryFrontendLog
+from models.held import Call, HeldExporter
 from support.logs import ids_of, make_log, make_logs
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint, refused_url
 from support.waiting import run_in_threads, wait_until
@@ -571,6 +572,33 @@ def test_a_dead_host_does_not_hold_up_another() -> None:
         assert server.accepted == ["well"]
         ill.close(timeout=0)
         well.close()
+
+
+def test_a_flush_does_not_wait_for_events_that_take_the_place_of_dropped_ones() -> None:
+    exporter = HeldExporter(stubborn=False)
+    config = configuration(
+        batch_size=2,
+        max_queue_size=2,
+        circuit_open="retain",
+        circuit_breaker_enabled=False,
+        flush_interval_ms=60_000,
+    )
+    client = TelemetryClient("host", config, exporter=exporter)
+    for log in make_logs(2):
+        client.enqueue(log)
+    wait_until(lambda: len(exporter.exports) == 1)
+    for log in make_logs(2):
+        client.enqueue(log)
+    flushing = Call(client.flush)
+    exporter.exports[0].answer(ExportResult(outcome=ExportOutcome.DROPPED))
+    wait_until(lambda: len(exporter.exports) == 2)
+    assert client.stats().dropped_queue_full == 2
+    client.enqueue(make_log())
+    exporter.exports[1].answer(ExportResult(outcome=ExportOutcome.DELIVERED))
+    wait_until(lambda: flushing.over, 5)
+    assert client.stats().queued == 1
+    exporter.let_go()
+    client.close()
 
 
 # asyncio.

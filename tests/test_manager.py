@@ -20,6 +20,7 @@ from adbc_telemetry import (
     TelemetryConfiguration,
 )
 from adbc_telemetry.schema import TelemetryFrontendLog
+from models.held import Call
 from support.logs import make_log, make_logs
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint
 from support.waiting import run_in_threads, wait_until
@@ -326,3 +327,30 @@ def test_plain_http_to_another_machine_is_fine_without_auth() -> None:
     lease = MANAGER.acquire("http://collector.example:4318", CONFIG)
     assert lease.client.host == "http://collector.example:4318"
     assert lease.release()
+
+
+def test_acquire_while_somebody_closes_the_client_by_hand_waits_for_that() -> None:
+    gate = threading.Event()
+
+    class Held(InMemoryTelemetryExporter):
+        def export(
+            self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None
+        ) -> ExportResult:
+            gate.wait(30)
+            return super().export(logs, deadline=deadline)
+
+    first = MANAGER.acquire("host", CONFIG, exporter=Held())
+    first.client.enqueue(make_log())
+    closing = threading.Thread(target=first.client.close)
+    closing.start()
+    wait_until(lambda: not first.client.is_open)
+    acquiring = Call(lambda: MANAGER.acquire("host", CONFIG))
+    assert not acquiring.over
+    gate.set()
+    wait_until(lambda: acquiring.over)
+    closing.join(10)
+    second = acquiring.result
+    assert first.client.stats().delivered == 1
+    assert second.client is not first.client
+    assert second.release()
+    first.release()

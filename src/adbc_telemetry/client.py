@@ -45,6 +45,7 @@ from adbc_telemetry.export.spool import Spool
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.latch import Latch, given_up
 from adbc_telemetry.lifecycle import close_at_exit
 from adbc_telemetry.protocols import ClientStats
 from adbc_telemetry.replay import Replay
@@ -61,7 +62,30 @@ _GRACE_SECONDS: Final = 0.1
 _SPOOLING_SECONDS: Final = 0.5
 # How often the circuit is asked for events that wait for it; asking costs next to nothing.
 _RETAINED_SECONDS: Final = 0.25
+# How often an asynchronous close looks whether it is over, where it cannot have a thread to tell it.
+_POLL_SECONDS: Final = 0.02
+_NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
+
+
+class _Barrier:
+    """What a flush waits for: that so many events are taken and settled.
+
+    Such a goal is a position in the queue. When the newest events are dropped for want of room, others will take
+    their positions, so a goal beyond the end of the queue comes down with it.
+    """
+
+    __slots__ = ("_tell", "goal", "reached")
+
+    def __init__(self, goal: int, tell: Callable[[], None] | None) -> None:
+        self.goal = goal
+        self.reached = Latch()
+        self._tell = tell
+
+    def open(self) -> None:
+        self.reached.open()
+        if self._tell is not None:
+            self._tell()
 
 
 class _State(Enum):
@@ -133,10 +157,10 @@ class TelemetryClient:
         """Everything that changes, as it is in a new client, and in a forked child's."""
         self._queue: deque[TelemetryFrontendLog] = deque()
         self._account = Account()
-        # Guards all below. Reentrant, since a signal handler may flush while its thread does.
+        # Guards all below. Reentrant, since a signal handler may flush while its thread does. Nobody waits for
+        # anything with it, and nothing that is not ours is called with it.
         self._lock = threading.RLock()
-        self._settlement = threading.Condition(self._lock)
-        self._watchers: list[tuple[int, Callable[[], None]]] = []
+        self._barriers: set[_Barrier] = set()  # that somebody waits at
         self._taken = 0  # events that have left the queue to be sent
         self._in_flight = 0
         self._under_way: list[TelemetryFrontendLog] = []  # the batch in flight, until somebody settles it
@@ -148,15 +172,17 @@ class TelemetryClient:
         self._complete = True  # whether the close lost nothing for want of time
         self.is_suspect = False
         self.usual_seconds = 0.0
-        self._closed = threading.Event()
+        self._closed = Latch()
         self._unfinished = [True]  # a token, taken by the one who finishes the close
+        self._finisher: int | None = None  # the thread of that one
         self._alarm = 1 if self._state is _State.OPEN else 0
+        self._sender_user = object()
         self._threads = self._attach() if self._state is _State.OPEN else None
 
     @contained(_no_threads)
     def _attach(self) -> SenderThreads | None:
         """The sender's threads; None where the system has no thread left, until the next flush tries again."""
-        threads = sender.attach()
+        threads = sender.attach(self._sender_user)
         if self._replay is not None:
             threads.wake(self._replay)
         return threads
@@ -169,7 +195,7 @@ class TelemetryClient:
             self._replay.after_fork_in_child()
         self._start()
         if self._state is _State.CLOSED:
-            self._closed.set()
+            self._closed.open()
 
     @property
     def host(self) -> str:
@@ -180,6 +206,11 @@ class TelemetryClient:
     def is_open(self) -> bool:
         """Whether events are (or, with telemetry off, would be) taken: `close` has not been called."""
         return self._state in (_State.OPEN, _State.DISABLED)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether a close has come to its end."""
+        return self._closed.is_open
 
     def enqueue(self, log: TelemetryFrontendLog) -> None:
         """Take an event. Never blocks, never raises; from any thread, destructor or signal handler.
@@ -205,7 +236,7 @@ class TelemetryClient:
         """
         seconds = _seconds(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
-        return self._wait_until_settled(self._send_now(), deadline)
+        return self._wait_at(self._raise_barrier(), deadline)
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """`flush` for asyncio: the loop is never blocked, and the call may be cancelled."""
@@ -218,20 +249,15 @@ class TelemetryClient:
         def tell_loop() -> None:
             loop.call_soon_threadsafe(_set_result, settled, True)
 
-        with self._lock:
-            goal = self._send_now()
-            if self._is_settled(goal):
-                return True
-            watcher = (goal, tell_loop)
-            self._watchers.append(watcher)
+        barrier = self._raise_barrier(tell_loop)
         try:
+            if self._threads is None:  # there is nobody to send
+                return barrier.reached.is_open
             await asyncio.wait_for(settled, _seconds(timeout))
         except asyncio.TimeoutError:
             return False
         finally:
-            with self._lock:
-                if watcher in self._watchers:
-                    self._watchers.remove(watcher)
+            self._barriers.discard(barrier)
         return True
 
     def close(self, timeout: float | None = None) -> bool:
@@ -246,7 +272,7 @@ class TelemetryClient:
         deadline = self.close_deadline(timeout)
         self.begin_close(deadline)
         self.finish_close(deadline)
-        return self._closed.is_set() and self._complete
+        return self._closed.is_open and self._complete
 
     async def aclose(self, timeout: float | None = None) -> bool:
         """`close` for asyncio: the loop is never blocked. Cancelled, it still closes, in the background."""
@@ -264,7 +290,16 @@ class TelemetryClient:
                 loop.call_soon_threadsafe(_set_result, closed, complete)
 
         # A thread of its own and not the loop's executor, which would have the process wait for it at exit.
-        threading.Thread(target=close_and_tell, name="adbc-telemetry-close", daemon=True).start()
+        try:
+            threading.Thread(target=close_and_tell, name="adbc-telemetry-close", daemon=True).start()
+        except RuntimeError:  # there is no thread to be had
+            deadline = self.close_deadline(timeout)
+            self.begin_close(deadline)
+            while self._queue or self._in_flight:
+                if time.monotonic() >= deadline:
+                    break
+                await asyncio.sleep(_POLL_SECONDS)
+            return self.close(0)
         return await closed
 
     def close_deadline(self, timeout: float | None = None) -> float:
@@ -279,15 +314,16 @@ class TelemetryClient:
         """
         with self._lock:
             if self._state is _State.DISABLED:
-                self._closed.set()
+                self._closed.open()
             if self._state is not _State.OPEN:
                 return
             self._state = _State.CLOSING
             self._alarm = 0
             if self._threads is None:
                 deadline = time.monotonic()  # there is nobody to send, nothing to wait for
-            self._deadline = deadline
             self._send_now()
+            # Last, since it lets others finish the close: a signal handler that comes before this leaves it to us.
+            self._deadline = deadline
         if self._replay is not None:
             self._replay.begin_close(deadline)
         expire(self._exporter, deadline)
@@ -298,23 +334,28 @@ class TelemetryClient:
         Whoever waits to the end finishes, and only one does: the one who began may have been interrupted. With
         an earlier `deadline` of its own, a caller leaves that to the others.
         """
-        if self._closed.is_set() or self._deadline is None:
+        if self._closed.is_open or self._deadline is None:
             return
         last = self._deadline
         until = last if deadline is None else min(deadline, last)
-        in_time = self._wait_until_settled(self._flush_goal, until)
-        ended = in_time and (self._replay is None or self._replay.wait_closed(until))
+        in_time = self._wait_at(self._raise_barrier(), until)
+        with given_up(self._lock):
+            ended = in_time and (self._replay is None or self._replay.wait_closed(until))
         if not ended and time.monotonic() < last:
             return
         try:
             self._unfinished.pop()
         except IndexError:
-            self._closed.wait(2 * _GRACE_SECONDS)
+            if (
+                self._finisher != threading.get_ident()
+            ):  # else this is a signal handler that has interrupted it
+                self._closed.wait(2 * _GRACE_SECONDS)
             return
         try:
+            self._finisher = threading.get_ident()
             self._finish(in_time, last + _GRACE_SECONDS)
         finally:
-            self._closed.set()
+            self._closed.open()
 
     def _finish(self, in_time: bool, grace: float) -> None:
         with self._lock:
@@ -322,9 +363,8 @@ class TelemetryClient:
         if self._replay is not None:
             self._replay.stop()
         close_contained(self._exporter)  # cancels a request that is under way
+        self._wait_at(self._raise_barrier(nothing_in_flight=True), grace)
         with self._lock:
-            while self._under_way and self._settlement.wait(max(0.0, grace - time.monotonic())):
-                pass
             abandoned, self._under_way = self._under_way, []  # by an exporter that does not let go
             left = self._take(len(self._queue))
         abandoned_spooled, left_spooled = self._to_spool(abandoned), self._to_spool(left)
@@ -332,18 +372,16 @@ class TelemetryClient:
             self._account.abandoned(len(abandoned), abandoned_spooled)
             self._account.left_at_close(len(left), left_spooled)
             self._in_flight -= len(abandoned)
-            while self._in_flight and self._settlement.wait(
-                max(0.0, grace + _SPOOLING_SECONDS - time.monotonic())
-            ):
-                pass
+        self._wait_at(self._raise_barrier(nothing_in_flight=True), grace + _SPOOLING_SECONDS)
+        with self._lock:
             self._account.abandoned(self._in_flight, 0)  # on a disk that hangs
             self._in_flight = 0
             self._complete = in_time
             self._state = _State.CLOSED
             self._sweep()
-            self._notify()
+        self._open_barriers()
         if self._threads is not None:
-            sender.detach(self._threads, grace)
+            sender.detach(self._sender_user, self._threads, grace)
 
     def stats(self) -> ClientStats:
         """The account at this moment."""
@@ -488,17 +526,21 @@ class TelemetryClient:
             with self._lock:
                 if self._state is not _State.CLOSED:  # else the close has waited long enough for the disk
                     self._settle(settlement, outcome, spooled, kept=False)
+        self._open_barriers()
 
     def _settle(self, settlement: Settlement, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
         self._in_flight = 0
         self._account.exported(settlement, outcome, spooled, kept)
-        self._notify()
 
     def _put_back(self, events: list[TelemetryFrontendLog]) -> None:
         self._queue.extendleft(reversed(events))
         self._taken -= len(events)
         while len(self._queue) > self._capacity:
             self._take_back(self._account.dropped_full)
+        end = self._taken + len(self._queue)
+        self._flush_goal = min(self._flush_goal, end)
+        for barrier in list(self._barriers):
+            barrier.goal = min(barrier.goal, end)
 
     def _to_spool(self, events: list[TelemetryFrontendLog]) -> int:
         """Write down what could not be delivered; returns how many events are safe. Does I/O: not with the lock."""
@@ -512,39 +554,53 @@ class TelemetryClient:
 
     # Waiting for the settlement.
 
-    def _send_now(self) -> int:
-        """Have all that is queued sent without delay, and return how many are to be taken for that."""
+    def _send_now(self) -> None:
+        """Have all that is queued sent without delay."""
+        if self._threads is None and self._state is _State.OPEN:
+            self._threads = self._attach()
         with self._lock:
-            goal = self._taken + len(self._queue)
-            self._flush_goal = max(self._flush_goal, goal)
-            if self._threads is None and self._state is _State.OPEN:
-                self._threads = self._attach()
-            if self._threads is not None and self._queue:
-                self._threads.wake(self)
-            return goal
+            self._flush_goal = max(self._flush_goal, self._taken + len(self._queue))
+        if self._threads is not None and self._queue:
+            self._threads.wake(self)
+
+    def _raise_barrier(
+        self, tell: Callable[[], None] | None = None, *, nothing_in_flight: bool = False
+    ) -> _Barrier:
+        """What stands until all that is to be sent now is settled, or with `nothing_in_flight` the batch under way.
+
+        A client that is open sends all that is queued; one that closes does so already, and nothing that comes later.
+        """
+        if self._state is _State.OPEN:
+            self._send_now()
+        with self._lock:
+            barrier = _Barrier(_NOTHING_IN_FLIGHT if nothing_in_flight else self._flush_goal, tell)
+            self._barriers.add(barrier)
+        self._open_barriers()
+        return barrier
 
     def _is_settled(self, goal: int) -> bool:
+        if goal == _NOTHING_IN_FLIGHT:
+            return not self._in_flight
         # Events are sent in their order. The second half is for a goal that counted an event which was then
         # taken back, so that it would not be reached before others come.
         return self._taken - self._in_flight >= goal or not (self._queue or self._in_flight)
 
-    def _wait_until_settled(self, goal: int, deadline: float | None) -> bool:
-        with self._lock:
-            while not self._is_settled(goal):
-                if self._threads is None:
-                    return False
-                left = None if deadline is None else deadline - time.monotonic()
-                if left is not None and left <= 0:
-                    return False
-                self._settlement.wait(left)
-            return True
+    def _wait_at(self, barrier: _Barrier, deadline: float | None) -> bool:
+        try:
+            if self._threads is None:  # there is nobody to send
+                return barrier.reached.is_open
+            with given_up(self._lock):
+                return barrier.reached.wait(None if deadline is None else deadline - time.monotonic())
+        finally:
+            self._barriers.discard(barrier)
 
-    def _notify(self) -> None:
-        self._settlement.notify_all()
-        settled = [watcher for watcher in self._watchers if self._is_settled(watcher[0])]
-        for watcher in settled:
-            self._watchers.remove(watcher)
-            watcher[1]()
+    def _open_barriers(self) -> None:
+        """Let those go on whose goal is reached. Without the lock: it may call into an event loop, and log."""
+        with self._lock:
+            reached = [barrier for barrier in list(self._barriers) if self._is_settled(barrier.goal)]
+            self._barriers.difference_update(reached)
+        for barrier in reached:
+            barrier.open()
 
     def _sweep(self) -> None:
         """Count what is left in the queue of a closed client."""

@@ -21,7 +21,7 @@ from msgspec import Struct
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
 from adbc_telemetry.export.auth import Auth, checked_auth, credentials
 from adbc_telemetry.export.errors import HttpStatusError
-from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.forking import importing, renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.schema import FeatureFlagsResponse
@@ -98,7 +98,7 @@ class FeatureFlags:
 
     def after_fork_in_child(self) -> None:
         """The child keeps the flags; a fetch under way is the parent's."""
-        self._lock = threading.Lock()  # guards _flags, _fetch_after and _fetching
+        self._lock = threading.RLock()  # guards _flags, _fetch_after and _fetching
         self._fetching = False
 
     @property
@@ -144,7 +144,8 @@ class FeatureFlags:
 
     @contained(_not_started)
     def _fetch_soon(self, auth: Auth | None) -> None:
-        threads = sender.attach()  # for as long as it takes: there may be no client yet that keeps them
+        user = object()
+        threads = sender.attach(user)  # for as long as it takes: there may be no client yet that keeps them
 
         def fetch() -> None:
             fetched = _Fetched()  # should even a SystemExit, of somebody's `auth`, end it
@@ -152,13 +153,14 @@ class FeatureFlags:
                 fetched = self._fetch(auth)
             finally:
                 self._settle(fetched)
-                sender.detach(threads, deadline=time.monotonic())
+                sender.detach(user, threads, deadline=time.monotonic())
 
         threads.run_soon(fetch)
 
     @contained(_not_fetched)
     def _fetch(self, auth: Auth | None) -> _Fetched:
-        from adbc_telemetry.export.http import HttpTransport
+        with importing:
+            from adbc_telemetry.export.http import HttpTransport
 
         headers = {"Accept": "application/json", "User-Agent": f"adbc-telemetry/{package_version()}"}
         headers.update(credentials(self._host, auth) or {})
@@ -209,7 +211,7 @@ class FeatureFlagManager:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()  # guards _flags
+        self._lock = threading.RLock()  # guards _flags
 
     @staticmethod
     def get_instance() -> FeatureFlagManager:

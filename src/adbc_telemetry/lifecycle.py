@@ -10,6 +10,7 @@ from typing import Protocol
 
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
+from adbc_telemetry.registry import WeakRegistry
 
 
 class Closeable(Protocol):
@@ -43,8 +44,11 @@ class _Exit:
     """
 
     def __init__(self) -> None:
-        self._clients: weakref.WeakSet[Closeable] = weakref.WeakSet()
+        self._clients: WeakRegistry[Closeable] = WeakRegistry()
         self._finalizer_registered = False
+        # The first `weakref.finalize` of a process registers the exit of all of them, and what is registered first
+        # runs last. urllib3 has finalizers that end its connections: they must not come before our last requests.
+        weakref.finalize(self, _Exit).detach()
         atexit.register(self.close_all)
         renew_in_child(self)
 
@@ -61,7 +65,7 @@ class _Exit:
 
     @contained(lambda error, self: None)
     def close_all(self) -> None:
-        close_together(list(self._clients))
+        close_together(self._clients.living())
 
     def _register_finalizer(self) -> None:
         process = sys.modules.get("multiprocessing.process")

@@ -25,6 +25,7 @@ from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import is_secure, normalize_host
+from adbc_telemetry.latch import Latch
 from adbc_telemetry.lifecycle import close_together
 
 
@@ -34,6 +35,7 @@ class TelemetryClientHolder:
     def __init__(self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None) -> None:
         self.leases: list[TelemetryClientLease] = []
         self.closing = False
+        self.gone = Latch()
         # Where no credentials may go, none are asked for: `acquire` has refused a lease that brings some.
         auth = self.authenticate if is_secure(host) else None
         self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
@@ -102,8 +104,8 @@ class TelemetryClientManager:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock, or been about to close a client."""
-        self._lock = threading.Lock()  # guards _holders and every holder
-        self._gone = threading.Condition(self._lock)  # told when a holder has gone
+        # Guards _holders and every holder. Reentrant, for the sake of destructors and signal handlers.
+        self._lock = threading.RLock()
         self._holders = {host: holder for host, holder in self._holders.items() if not holder.closing}
 
     @staticmethod
@@ -132,17 +134,37 @@ class TelemetryClientManager:
         """
         name = normalize_host(host)
         checked_auth(name, auth)
-        with self._lock:
-            holder = self._holders.get(name)
-            while holder is not None and holder.closing:
-                self._gone.wait()
+        while True:
+            with self._lock:
                 holder = self._holders.get(name)
-            if holder is None or not holder.client.is_open:  # closed by somebody without the manager
-                holder = TelemetryClientHolder(name, config, exporter)
-                self._holders[name] = holder
-            lease = TelemetryClientLease(self, holder, auth)
-            holder.leases.append(lease)
-            return lease
+                closing = holder is not None and holder.closing
+                if holder is None or (not closing and (holder.client.is_open or holder.client.is_closed)):
+                    return self._lease(name, holder, config, auth, exporter)
+            if closing:
+                holder.gone.wait()
+            else:  # somebody closes the client without the manager; wait for that, so that there never are two
+                holder.client.close()
+
+    def _lease(
+        self,
+        name: str,
+        holder: TelemetryClientHolder | None,
+        config: TelemetryConfiguration,
+        auth: Auth | None,
+        exporter: TelemetryExporter | None,
+    ) -> TelemetryClientLease:
+        """A lease of `holder`, or of a new one where that has no client any more. Holds the lock."""
+        if holder is None or not holder.client.is_open:
+            made = TelemetryClientHolder(name, config, exporter)
+            if self._holders.get(name) is holder:
+                self._holders.pop(name, None)
+            # A signal handler may have acquired the same host while this client was made.
+            holder = self._holders.setdefault(name, made)
+            if holder is not made:
+                made.client.close(0)
+        lease = TelemetryClientLease(self, holder, auth)
+        holder.leases.append(lease)
+        return lease
 
     def ref_count(self, host: str) -> int:
         """How many leases of `host` are live."""
@@ -210,7 +232,7 @@ class TelemetryClientManager:
                 # In the same step, so that the breaker of a host lives exactly as long as its client.
                 CircuitBreakerManager.get_instance().remove_circuit_breaker(name)
             holder.leases.clear()
-            self._gone.notify_all()
+        holder.gone.open()
 
 
 _instance = TelemetryClientManager()

@@ -23,6 +23,7 @@ from adbc_telemetry.export.base import (
     interrupt,
 )
 from adbc_telemetry.export.spool import Spool, SpoolSegment
+from adbc_telemetry.latch import Latch
 from adbc_telemetry.schedule import PROMPT_SECONDS
 from adbc_telemetry.schema import TelemetryFrontendLog
 
@@ -54,7 +55,8 @@ class Replay:
         self._start()
 
     def _start(self) -> None:
-        self._changed = threading.Condition()  # guards all below; told when it has stopped
+        self._lock = threading.RLock()  # guards all below
+        self._stopped = Latch()
         self._state = _State.WAITING
         self._next = 0.0
         self._deadline: float | None = None  # of the close
@@ -72,41 +74,35 @@ class Replay:
 
     def look_soon(self) -> None:
         """There is something in the spool again: try to send it after a pause."""
-        with self._changed:
+        with self._lock:
             self._next = min(self._next, time.monotonic() + self._pause)
 
     def begin_close(self, deadline: float) -> None:
         """Send on until `deadline` (`time.monotonic()`) at the most."""
-        with self._changed:
+        with self._lock:
             self._deadline = deadline
             if self._state is _State.WAITING and self._next > time.monotonic():
                 self._stop()
 
     def wait_closed(self, deadline: float) -> bool:
         """Whether it has stopped, by `deadline` (`time.monotonic()`)."""
-        with self._changed:
-            while self._state is not _State.STOPPED:
-                left = deadline - time.monotonic()
-                if left <= 0:
-                    return False
-                self._changed.wait(left)
-            return True
+        return self._stopped.wait(deadline - time.monotonic())
 
     def stop(self) -> None:
         """Send no further batch. One that is under way stays in the spool, unless it is delivered after all."""
-        with self._changed:
+        with self._lock:
             self._deadline = time.monotonic()
             if self._state is _State.WAITING:
                 self._stop()
 
     def next_send(self, now: float) -> float | None:
         """See `Sendable`."""
-        with self._changed:
+        with self._lock:
             return self._next if self._state is _State.WAITING else None
 
     def send_batch(self) -> None:
         """See `Sendable`."""
-        with self._changed:
+        with self._lock:
             if self._state is not _State.WAITING:
                 return
             self._state = _State.SENDING
@@ -115,7 +111,7 @@ class Replay:
         try:
             pause = self._send_next(deadline)
         finally:
-            with self._changed:
+            with self._lock:
                 self._state = _State.WAITING
                 now = time.monotonic()
                 self._next = now + (pause or 0.0)
@@ -141,7 +137,7 @@ class Replay:
         result = export_contained(self._exporter, batch, deadline)
         seconds = time.monotonic() - began
         settlement = result.settle(batch)
-        with self._changed:
+        with self._lock:
             self.delivered += settlement.delivered
             self.refused += settlement.rejected
         if settlement.unsent:
@@ -170,4 +166,4 @@ class Replay:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.release()
-        self._changed.notify_all()
+        self._stopped.open()

@@ -196,30 +196,37 @@ class Sender:
 
     def __init__(self) -> None:
         self._threads: SenderThreads | None = None
-        self._users = 0
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """The child has no thread of the parent's. Its clients, renewed after this, attach again."""
-        self._lock = threading.Lock()  # guards _threads and _users
+        # Guards both fields; reentrant, and they change by single steps, for the sake of signal handlers.
+        self._lock = threading.RLock()
         self._threads = None
-        self._users = 0
+        self._users: set[object] = set()
 
-    def attach(self) -> SenderThreads:
-        """The threads for one more client."""
+    def attach(self, user: object) -> SenderThreads:
+        """The threads, which run until the last user has detached."""
         with self._lock:
-            if self._threads is None:
-                self._threads = SenderThreads()
-            self._users += 1
-            return self._threads
+            self._users.add(user)
+            try:
+                made = None if self._threads is not None else SenderThreads()
+            except RuntimeError:  # there is no thread to be had
+                self._users.discard(user)
+                raise
+            # A signal handler may have attached while these were made.
+            threads = self._threads = self._threads or made or SenderThreads()
+        if made is not None and made is not threads:
+            made.stop(time.monotonic())
+        return threads
 
-    def detach(self, threads: SenderThreads, deadline: float) -> None:
-        """One client less; the last one waits for the threads to end, until `deadline`."""
+    def detach(self, user: object, threads: SenderThreads, deadline: float) -> None:
+        """One user less; the last one waits for the threads to end, until `deadline`."""
         with self._lock:
             if threads is not self._threads:
                 return  # attached before a fork
-            self._users -= 1
+            self._users.discard(user)
             if self._users:
                 return
             self._threads = None

@@ -34,7 +34,7 @@ class CircuitBreakerManager:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()  # guards _breakers
+        self._lock = threading.RLock()  # guards _breakers
 
     @staticmethod
     def get_instance() -> CircuitBreakerManager:
@@ -54,7 +54,8 @@ class CircuitBreakerManager:
         with self._lock:
             breaker = self._breakers.get(name)
             if breaker is None:
-                breaker = self._breakers[name] = CircuitBreaker(config)
+                # A signal handler may have made one meanwhile.
+                breaker = self._breakers.setdefault(name, CircuitBreaker(config))
             return breaker
 
     def remove_circuit_breaker(self, host: str) -> None:

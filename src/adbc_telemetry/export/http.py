@@ -8,6 +8,7 @@ shut down from another thread. Imported when something is to be sent, since urll
 from __future__ import annotations
 
 import contextlib
+import encodings.idna  # noqa: F401 - else the first look-up imports it: see forking.importing
 import socket
 import ssl
 import threading
@@ -207,7 +208,7 @@ class HttpTransport:
     def after_fork_in_child(self) -> None:
         """The parent's connections and requests stay the parent's."""
         # Guards the other fields; held for a few lines, never while a request is made.
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._requests: set[_Request] = set()
         self._connections: urllib3.PoolManager | None = None
         _under_way.request = None

@@ -17,7 +17,7 @@ from adbc_telemetry.export.errors import (
     RequestCancelledError,
     is_terminal_error,
 )
-from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.forking import importing, renew_in_child
 from adbc_telemetry.hosts import base_url, normalize_host
 from adbc_telemetry.system import package_version
 
@@ -153,7 +153,8 @@ class PoliteSender:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
             if self._transport is None:
-                from adbc_telemetry.export.http import HttpTransport
+                with importing:
+                    from adbc_telemetry.export.http import HttpTransport
 
                 self._transport = HttpTransport(self.host)
             transport = self._transport

@@ -1,0 +1,651 @@
+"""Hours of a bad day in minutes: many connections, several hosts that fall ill at random, and accounts that close.
+
+    python benchmarks/soak.py [--seed N] [--seconds S] [--json FILE]
+
+The seed decides what is done and in which order, not how the threads interleave. All along and at the end:
+
+    accounts      every event of every client is accounted for, and was enqueued by us
+    delivery      what a client counts as delivered was accepted, once; what was accepted for sure is counted
+    memory        the last third of the run takes no more than the first
+    threads       never more than eight of ours; none at the end
+    descriptors   as many at the end as at the start
+
+Exits with 1 and says which of these does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import atexit
+import gc
+import itertools
+import json
+import os
+import random
+import select
+import signal
+import statistics
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from array import array
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import psutil  # type: ignore[import-untyped]
+from soak_server import FAULTS
+
+from adbc_telemetry import (
+    CircuitBreakerManager,
+    ClientStats,
+    TelemetryClient,
+    TelemetryClientManager,
+    TelemetryConfiguration,
+)
+from adbc_telemetry.schema import (
+    FrontendLogEntry,
+    OssSqlDriverTelemetryLog,
+    TelemetryFrontendLog,
+)
+
+MAX_THREADS: Final = 8
+# What RSS moves by itself: the allocator's arenas, and queues that are fuller now than then.
+MEMORY_ALLOWANCE_MIB: Final = 3.0
+# Connections come and go with the faults of the moment.
+DESCRIPTORS_ALLOWANCE: Final = 8
+CHECK_SECONDS: Final = 3.0
+ENDS: Final = (
+    "delivered",
+    "rejected",
+    "failed",
+    "dropped_queue_full",
+    "dropped_circuit_open",
+    "dropped_closed",
+    "spooled",
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    seed: int
+    seconds: float
+    hosts: int
+    producers: int
+    rate: float  # events a second of each producer
+
+
+def configuration(host: int, options: Options) -> TelemetryConfiguration:
+    """Everything much sooner than by default, and each host a little otherwise."""
+    settings: dict[str, Any] = {
+        "enabled": True,
+        "batch_size": 20,
+        "flush_interval_ms": 50,
+        "max_retries": 2,
+        "retry_delay_ms": 20,
+        "request_timeout_ms": 400,
+        "close_timeout_ms": 600,
+        "circuit_breaker_threshold": 3,
+        "circuit_breaker_timeout_ms": 300,
+        "circuit_open": "retain" if host % 2 else "drop",
+        "compression": "gzip" if host % 3 == 1 else "none",
+        "max_queue_size": 120,
+        "max_request_bytes": 10_000 if host % 3 == 2 else 1_000_000,
+    }
+    return TelemetryConfiguration(**settings)
+
+
+class Violations:
+    """What does not hold; the first ones are enough."""
+
+    def __init__(self) -> None:
+        self.found: list[str] = []
+
+    def expect(self, holds: object, text: str) -> None:
+        if not holds and len(self.found) < 20:
+            self.found.append(text)
+
+
+class Servers:
+    """The process of `soak_server.py`. Orders are given by any thread, one at a time."""
+
+    def __init__(self, options: Options) -> None:
+        script = Path(__file__).with_name("soak_server.py")
+        command = [sys.executable, str(script), "--hosts", str(options.hosts), "--seed", str(options.seed)]
+        self._process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+        )
+        self._lock = threading.Lock()
+        self.urls = [f"http://127.0.0.1:{port}" for port in self._read()]
+
+    def order(self, do: str, **what: Any) -> Any:
+        with self._lock:
+            assert self._process.stdin is not None
+            self._process.stdin.write(json.dumps({"do": do, **what}) + "\n")
+            return self._read()
+
+    def _read(self) -> Any:
+        assert self._process.stdout is not None
+        return json.loads(self._process.stdout.readline())
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+        self._process.stdout.close()
+
+
+class Life:
+    """One client's life: what we have given to it, and who of us still uses it."""
+
+    def __init__(self, key: str, host: int, client: TelemetryClient) -> None:
+        self.key = key
+        self.host = host
+        self.client = client
+        self.users = 0
+        self._numbers = itertools.count()
+        self._lock = threading.Lock()
+        self.sent = 0
+
+    def enqueue(self) -> None:
+        with self._lock:  # so that `sent` is exact whenever nobody is calling
+            number = next(self._numbers)
+            self.sent += 1
+        # A kilobyte of its own each, so that it shows when they are kept.
+        sql = OssSqlDriverTelemetryLog(sql_statement_id=f"{number}".ljust(1000), operation_latency_ms=number)
+        log = TelemetryFrontendLog(
+            frontend_log_event_id=f"{self.key}:{number}", entry=FrontendLogEntry(sql_driver_log=sql)
+        )
+        self.client.enqueue(log)
+
+
+class Lives:
+    """The clients that are there, and the totals of those that are over."""
+
+    def __init__(self, servers: Servers, violations: Violations) -> None:
+        self._servers = servers
+        self._violations = violations
+        self._lock = threading.Lock()  # guards the rest
+        self._lives: dict[TelemetryClient, Life] = {}
+        self._keys = itertools.count()
+        self.totals: Counter[str] = Counter()
+
+    def begin(self, client: TelemetryClient, host: int) -> Life:
+        """One user more of `client`."""
+        with self._lock:
+            life = self._lives.get(client)
+            if life is None:
+                life = self._lives[client] = Life(f"client-{next(self._keys)}", host, client)
+            life.users += 1
+            return life
+
+    def end(self, life: Life) -> None:
+        """One user less; after the last, if the client is closed, its account is settled."""
+        with self._lock:
+            life.users -= 1
+            over = life.users == 0 and not life.client.is_open
+            if over:
+                del self._lives[life.client]
+        if over:
+            self.settle(life.key, life.host, life.sent, life.client.stats())
+
+    @contextmanager
+    def using(self, client: TelemetryClient, host: int) -> Iterator[Life]:
+        """The life of `client`, while it is used."""
+        life = self.begin(client, host)
+        try:
+            yield life
+        finally:
+            self.end(life)
+
+    def settle(self, key: str, host: int, sent: int, stats: ClientStats) -> None:
+        expect = self._violations.expect
+        expect(stats.closes, f"the account of {key} does not close: {stats}")
+        expect(stats.enqueued == sent, f"{key} counts {stats.enqueued} enqueued, we {sent}")
+        expect(not stats.queued and not stats.in_flight, f"{key} is closed and has events left: {stats}")
+        sure, perhaps = self._servers.order(
+            "settle", key=key, host=host, sent=sent, delivered=stats.delivered
+        )
+        with self._lock:
+            self.totals.update({name: getattr(stats, name) for name in ("enqueued", *ENDS)})
+            self.totals.update(sent=sent, sure=sure, accepted=perhaps, clients=1)
+
+    def check(self) -> None:
+        """While no producer calls: every account closes, the senders at work or not."""
+        with self._lock:
+            lives = list(self._lives.values())
+        for life in lives:
+            stats = life.client.stats()
+            self._violations.expect(stats.closes, f"the account of {life.key} does not close: {stats}")
+            self._violations.expect(
+                stats.enqueued == life.sent, f"{life.key} counts {stats.enqueued} enqueued, we {life.sent}"
+            )
+
+    def left(self) -> list[str]:
+        with self._lock:
+            return sorted(life.key for life in self._lives.values())
+
+
+class LongLived:
+    """A client of a host that stays, but for being closed and made anew now and then."""
+
+    def __init__(self, host: int, servers: Servers, lives: Lives, options: Options) -> None:
+        self.host = host
+        self._lives = lives
+        self._config = configuration(host, options)
+        self._url = servers.urls[host]
+        self._lock = threading.Lock()  # guards _life
+        self._life = self._open()
+
+    def _open(self) -> Life:
+        """A new client, and a use of it that is ours, so that it is settled after its close and not before."""
+        return self._lives.begin(TelemetryClient(self._url, self._config), self.host)
+
+    @contextmanager
+    def using(self) -> Iterator[Life]:
+        with self._lock:
+            life = self._lives.begin(self._life.client, self.host)
+        try:
+            yield life
+        finally:
+            self._lives.end(life)
+
+    def reopen(self, timeout: float | None) -> None:
+        """The new one first: a program that reloads its settings does it in this order."""
+        with self._lock:
+            old, self._life = self._life, self._open()
+        old.client.close(timeout)
+        self._lives.end(old)
+
+    def close(self) -> None:
+        self._life.client.close()
+        self._lives.end(self._life)
+
+
+class Gate:
+    """Stops the producers between two calls, so that an account can be looked at while nobody is calling."""
+
+    def __init__(self) -> None:
+        self._condition = threading.Condition()
+        self._closed = False
+        self._inside = 0
+
+    @contextmanager
+    def inside(self) -> Iterator[None]:
+        with self._condition:
+            self._condition.wait_for(lambda: not self._closed)
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._inside -= 1
+                self._condition.notify_all()
+
+    @contextmanager
+    def closed(self) -> Iterator[None]:
+        with self._condition:
+            self._closed = True
+            self._condition.wait_for(lambda: not self._inside)
+        try:
+            yield
+        finally:
+            with self._condition:
+                self._closed = False
+                self._condition.notify_all()
+
+
+@dataclass
+class Soak:
+    """All that the threads of this script share."""
+
+    options: Options
+    servers: Servers
+    violations: Violations
+    lives: Lives
+    long_lived: list[LongLived]
+    gate: Gate = field(default_factory=Gate)
+    stop: threading.Event = field(default_factory=threading.Event)
+    done: Counter[str] = field(default_factory=Counter)
+
+
+# What the program that is being observed does.
+
+
+def produce(soak: Soak, index: int) -> None:
+    rng = random.Random(f"{soak.options.seed} producer {index}")
+    while not soak.stop.is_set():
+        try:
+            with soak.gate.inside():
+                count = use_lease(soak, rng) if rng.random() < 0.6 else use_long_lived(soak, rng)
+        except Exception as error:  # noqa: BLE001 - promise 1: none of this may raise
+            soak.violations.expect(False, f"a producer was told {type(error).__name__}: {error}")
+            return
+        soak.stop.wait(rng.uniform(0.5, 1.5) * count / soak.options.rate)
+
+
+def use_lease(soak: Soak, rng: random.Random) -> int:
+    """A connection's life: a lease, some statements, perhaps another connection in the middle."""
+    host = rng.randrange(soak.options.hosts // 2)
+    url = rng.choice([str.lower, str.upper, str.title])(soak.servers.urls[host])
+    lease = TelemetryClientManager.get_instance().acquire(
+        url, configuration(host, soak.options), auth=random_auth(rng)
+    )
+    soak.done["leases"] += 1
+    with soak.lives.using(lease.client, host) as life:
+        soak.violations.expect(lease.client.is_open, "a closed client was handed out")
+        count = rng.randint(1, 60)
+        for _ in range(count):
+            life.enqueue()
+        if rng.random() < 0.2:
+            lease.client.flush(rng.uniform(0, 0.2))
+        if rng.random() < 0.2:
+            count += use_lease(soak, rng)
+        lease.release(rng.choice([None, None, 0, 0.05]))
+        lease.release()
+    return count
+
+
+def random_auth(rng: random.Random) -> Callable[[], Mapping[str, str]] | None:
+    def broken() -> Mapping[str, str]:
+        raise RuntimeError("no token")
+
+    return rng.choice([None, dict, lambda: {"Authorization": "Bearer token"}, broken])
+
+
+def use_long_lived(soak: Soak, rng: random.Random) -> int:
+    count = rng.randint(1, 60)
+    with rng.choice(soak.long_lived).using() as life:
+        for _ in range(count):
+            life.enqueue()
+        if rng.random() < 0.1:
+            life.client.flush(rng.uniform(0, 0.2))
+    return count
+
+
+# What happens to it.
+
+
+def torment(soak: Soak, samples: Samples) -> None:
+    """Until the time is over: faults that come and go, reopened clients, forks, and a look at everything."""
+    rng = random.Random(f"{soak.options.seed} torment")
+    ends = time.monotonic() + soak.options.seconds
+    next_check = time.monotonic() + CHECK_SECONDS
+    events: list[tuple[int, Callable[[Soak, random.Random], None]]] = [
+        (12, change_a_fault),
+        (3, flush_one),
+        (2, reopen_one),
+        (1, fork_one),
+    ]
+    weights, actions = zip(*events, strict=True)
+    samples.take()
+    while (left := ends - time.monotonic()) > 0 and not soak.violations.found:
+        soak.stop.wait(min(left, rng.uniform(0.05, 0.25)))
+        rng.choices(actions, weights)[0](soak, rng)
+        samples.take()
+        if time.monotonic() >= next_check:
+            with soak.gate.closed():
+                soak.lives.check()
+            soak.done["checks"] += 1
+            next_check = time.monotonic() + CHECK_SECONDS
+
+
+def change_a_fault(soak: Soak, rng: random.Random) -> None:
+    fault = "well" if rng.random() < 0.5 else rng.choice(FAULTS)
+    soak.servers.order("fault", host=rng.randrange(soak.options.hosts), fault=fault)
+    soak.done["changes of fault"] += 1
+
+
+def flush_one(soak: Soak, rng: random.Random) -> None:
+    with rng.choice(soak.long_lived).using() as life:
+        life.client.flush(rng.uniform(0, 0.5))
+    soak.done["flushes"] += 1
+
+
+def reopen_one(soak: Soak, rng: random.Random) -> None:
+    rng.choice(soak.long_lived).reopen(rng.choice([None, None, 0, 0.1]))
+    soak.done["reopened"] += 1
+
+
+def fork_one(soak: Soak, rng: random.Random) -> None:
+    """A child that sends a little by a client of its own and by one that it inherits, and exits."""
+    soak.done["children"] += 1
+    name, by_itself = f"child-{soak.done['children']}", rng.random() < 0.5
+    with rng.choice(soak.long_lived).using() as inherited:
+        url = soak.servers.urls[inherited.host]
+        ours, theirs = os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            behave_as_child(theirs, name, inherited, url, by_itself, soak.options)
+        os.close(theirs)
+        report = read_report(ours, 20)
+        os.close(ours)
+        if report is None:
+            os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+    if report is None or "error" in report:
+        soak.violations.expect(False, f"{name} has failed: {report and report['error']}")
+        return
+    for key, account in report.items():
+        soak.lives.settle(key, inherited.host, account["sent"], ClientStats(**account["stats"]))
+
+
+def behave_as_child(
+    told: int, name: str, inherited: Life, url: str, by_itself: bool, options: Options
+) -> None:
+    """Never returns. Whatever other threads of the parent held when they were forked away is left alone."""
+    report: dict[str, Any] = {}
+    try:
+        clients = {
+            f"{name}-own": TelemetryClient(url, configuration(inherited.host, options)),
+            f"{name}-inherited": inherited.client,
+        }
+        lives = [Life(key, inherited.host, client) for key, client in clients.items()]
+        for life in lives:
+            for _ in range(5):
+                life.enqueue()
+        if by_itself:
+            atexit._run_exitfuncs()  # what an exit does; this process's real one would be the soak's
+        else:
+            for life in lives:
+                life.client.flush(0.5)
+                life.client.close()
+        for life in lives:
+            stats = life.client.stats()
+            counts = {field: getattr(stats, field) for field in stats.__struct_fields__}
+            report[life.key] = {"sent": life.sent, "stats": counts}
+    except BaseException as error:  # noqa: BLE001 - told to the parent
+        report = {"error": f"{type(error).__name__}: {error}"}
+    finally:
+        os.write(told, json.dumps(report).encode() + b"\n")
+        os._exit(0)
+
+
+def read_report(descriptor: int, seconds: float) -> dict[str, Any] | None:
+    """What a child has to say, or None when it does not in time."""
+    text, ends = b"", time.monotonic() + seconds
+    while not text.endswith(b"\n"):
+        if not select.select([descriptor], [], [], max(0.0, ends - time.monotonic()))[0]:
+            return None
+        piece = os.read(descriptor, 65536)
+        if not piece:
+            return None
+        text += piece
+    report: dict[str, Any] = json.loads(text)
+    return report
+
+
+# What it costs.
+
+
+def our_threads() -> int:
+    return sum(thread.name.startswith("adbc-telemetry") for thread in threading.enumerate())
+
+
+class Samples:
+    """Memory, threads and descriptors of this process over time."""
+
+    def __init__(self) -> None:
+        self._process = psutil.Process()
+        self.start = self.now()
+        self.at, self.memory = array("d"), array("d")
+        self.descriptors, self.threads = array("i"), array("i")
+
+    def now(self) -> tuple[int, int]:
+        """Threads and descriptors at this moment."""
+        return threading.active_count(), self._process.num_fds()
+
+    def take(self) -> None:
+        self.at.append(time.monotonic())
+        self.memory.append(self._process.memory_info().rss / 2**20)
+        self.descriptors.append(self._process.num_fds())
+        self.threads.append(our_threads())
+
+    def thirds(self, values: array[Any]) -> tuple[float, float]:
+        """The medians of the first and of the last third, after the first sixth of the time to warm up."""
+        began, ended = self.at[0], self.at[-1]
+        warm = [value for at, value in zip(self.at, values, strict=True) if at >= began + (ended - began) / 6]
+        third = max(1, len(warm) // 3)
+        return statistics.median(warm[:third]), statistics.median(warm[-third:])
+
+    def wait_for_start_values(self, seconds: float) -> tuple[int, int]:
+        """Threads and descriptors once they are what they were, or at the latest after `seconds`."""
+        ends = time.monotonic() + seconds
+        while (now := self.now()) != self.start and time.monotonic() < ends:
+            time.sleep(0.02)
+            gc.collect()
+        return now
+
+    def check(self, violations: Violations) -> dict[str, Any]:
+        end = self.wait_for_start_values(5)
+        figures = {
+            "memory_first_mib": round(self.thirds(self.memory)[0], 2),
+            "memory_last_mib": round(self.thirds(self.memory)[1], 2),
+            "descriptors_first": self.thirds(self.descriptors)[0],
+            "descriptors_last": self.thirds(self.descriptors)[1],
+            "descriptors_start": self.start[1],
+            "descriptors_most": max(self.descriptors),
+            "descriptors_end": end[1],
+            "our_threads_most": max(self.threads),
+            "our_threads_end": our_threads(),
+            "threads_start": self.start[0],
+            "threads_end": end[0],
+        }
+        growth = figures["memory_last_mib"] - figures["memory_first_mib"]
+        expect = violations.expect
+        more = figures["descriptors_last"] - figures["descriptors_first"]
+        expect(growth <= MEMORY_ALLOWANCE_MIB, f"memory has grown by {growth:.1f} MiB")
+        expect(
+            figures["our_threads_most"] <= MAX_THREADS,
+            f"{figures['our_threads_most']} threads of ours at once",
+        )
+        expect(
+            more <= DESCRIPTORS_ALLOWANCE, f"{more:g} descriptors more in the last third than in the first"
+        )
+        expect(end[0] == self.start[0], f"{end[0]} threads at the end, {self.start[0]} at the start")
+        expect(end[1] == self.start[1], f"{end[1]} descriptors at the end, {self.start[1]} at the start")
+        return figures
+
+
+# The whole of it.
+
+
+def run(options: Options) -> dict[str, Any]:
+    """Everything; the figures, among them what was violated."""
+    violations = Violations()
+    servers = Servers(options)
+    samples = Samples()
+    lives = Lives(servers, violations)
+    hosts = range(options.hosts // 2, options.hosts)
+    soak = Soak(
+        options, servers, violations, lives, [LongLived(host, servers, lives, options) for host in hosts]
+    )
+    producers = [
+        threading.Thread(target=produce, args=(soak, index), name=f"soak-producer-{index}")
+        for index in range(options.producers)
+    ]
+    for thread in producers:
+        thread.start()
+    try:
+        torment(soak, samples)
+    finally:
+        soak.stop.set()
+        for thread in producers:
+            thread.join(30)
+        for client in soak.long_lived:
+            client.close()
+    expect = violations.expect
+    expect(not any(thread.is_alive() for thread in producers), "a producer hangs")
+    expect(not TelemetryClientManager.get_instance().hosts(), "the manager has hosts left")
+    expect(not lives.left(), f"clients that were never closed: {lives.left()}")
+    del client
+    soak.long_lived.clear()
+    for url in servers.urls:  # those of clients without a manager stay
+        CircuitBreakerManager.get_instance().remove_circuit_breaker(url)
+    costs = samples.check(violations)
+    book = servers.order("book")
+    servers.close()
+    expect(not book["unknown"], f"accepted from clients that nobody knows: {book['unknown']}")
+    violations.found += book["violations"]
+    return {
+        "options": asdict(options),
+        "events": dict(lives.totals),
+        "requests": dict(sorted(book["requests"].items())),
+        "done": dict(soak.done),
+        "costs": costs,
+        "violations": violations.found,
+    }
+
+
+def print_report(figures: dict[str, Any]) -> None:
+    options, events, costs = figures["options"], Counter(figures["events"]), figures["costs"]
+    print(f"soak: seed {options['seed']}, {options['seconds']:g} s, {options['hosts']} hosts")
+    counts = [f"{events[name]:,} {name}" for name in ENDS if events[name]]
+    print(f"  events       {events['enqueued']:,} enqueued = {' + '.join(counts)}")
+    print(f"  accepted     {events['sure']:,} for sure, {events['accepted']:,} perhaps")
+    print(f"  requests     {', '.join(f'{count:,} {name}' for name, count in figures['requests'].items())}")
+    done = [f"{count:,} {name}" for name, count in sorted(figures["done"].items())]
+    print(f"  done         {events['clients']:,} clients, {', '.join(done)}")
+    print(
+        f"  memory       {costs['memory_first_mib']} MiB in the first third, "
+        f"{costs['memory_last_mib']} MiB in the last"
+    )
+    print(
+        f"  threads      {costs['our_threads_most']} of ours at the most, {costs['our_threads_end']} at the end"
+    )
+    print(
+        f"  descriptors  {costs['descriptors_start']} at the start, {costs['descriptors_most']} at the most, "
+        f"{costs['descriptors_end']} at the end"
+    )
+    for violation in figures["violations"]:
+        print(f"  VIOLATED     {violation}")
+    print("verdict: " + ("FAILED" if figures["violations"] else "all holds"))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=600)
+    parser.add_argument("--hosts", type=int, default=6)
+    parser.add_argument("--producers", type=int, default=4)
+    parser.add_argument("--rate", type=float, default=300, help="events a second of each producer")
+    parser.add_argument("--json", help="write the figures to this file")
+    arguments = parser.parse_args()
+    options = Options(arguments.seed, arguments.seconds, arguments.hosts, arguments.producers, arguments.rate)
+    warnings.filterwarnings("ignore", "This process .* is multi-threaded", DeprecationWarning)
+    figures = run(options)
+    if arguments.json:
+        with open(arguments.json, "w", encoding="utf-8") as file:
+            json.dump(figures, file, indent=1)
+    print_report(figures)
+    return 1 if figures["violations"] else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Interruptions at known places: where a collection of garbage, or a signal, could come just as well."""
+
+from __future__ import annotations
+
+import os
+import queue
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+import adbc_telemetry
+
+# Ours, and the modules of the standard library in which locks are held on our behalf.
+_TRACED = (os.path.dirname(adbc_telemetry.__file__), threading.__file__, queue.__file__)
+
+
+class AtLine:
+    """A trace function that runs `interrupt` at the `number`-th line, and notes where that was."""
+
+    def __init__(self, number: int, interrupt: Callable[[], object]) -> None:
+        self._left = number
+        self._interrupt = interrupt
+        self.where = ""
+
+    def __call__(self, frame: FrameType, event: str, argument: Any) -> AtLine | None:
+        if not frame.f_code.co_filename.startswith(_TRACED):
+            return None
+        if event == "line":
+            self._left -= 1
+            if self._left == 0:
+                self.where = (
+                    f"{frame.f_code.co_qualname if sys.version_info > (3, 11) else ''} {frame.f_lineno}"
+                )
+                self._interrupt()  # Python does not trace what a trace function does
+        return self
+
+
+@contextmanager
+def at_every_line(interrupt: Callable[[], object], times: int) -> Iterator[None]:
+    """Run `interrupt` at each of the first `times` lines, in this thread and in those that start meanwhile."""
+    left = iter(range(times))
+
+    def trace(frame: FrameType, event: str, argument: Any) -> Any:
+        if not frame.f_code.co_filename.startswith(_TRACED):
+            return None
+        if event == "line" and next(left, None) is not None:
+            interrupt()
+        return trace
+
+    before = sys.gettrace()
+    threading.settrace(trace)
+    sys.settrace(trace)
+    try:
+        yield
+    finally:
+        sys.settrace(before)
+        threading.settrace(before)  # type: ignore[arg-type] # None is what there mostly was
+
+
+def interrupted_at_line(number: int, operation: Callable[[], object], interrupt: Callable[[], object]) -> str:
+    """Run `operation`, and `interrupt` at its `number`-th line; returns where that was, "" if it has not so many."""
+    at_line = AtLine(number, interrupt)
+    before = sys.gettrace()
+    sys.settrace(at_line)
+    try:
+        operation()
+    finally:
+        sys.settrace(before)
+    return at_line.where
