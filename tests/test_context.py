@@ -10,6 +10,7 @@ import threading
 import time
 import uuid
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -238,6 +239,70 @@ def test_recorded_statements_reach_the_exporter() -> None:
             with StatementTelemetryContext(shared) as statement:
                 statement.record_execute_complete()
     assert len(exporter.logs) == 3
+
+
+def test_what_becomes_of_a_context_after_its_event_is_no_concern_of_the_event_s() -> None:
+    exporter = InMemoryTelemetryExporter()
+    with TelemetryClient("host", TelemetryConfiguration(enabled=True), exporter=exporter) as client:
+        statement = StatementTelemetryContext(session(client=client), statement_type=StatementType.QUERY)
+        assert statement.emit() is True
+        statement.retry_count = 9
+        statement.statement_type = StatementType.UPDATE
+        statement.record_chunk(5)
+        statement.record_error(ValueError())
+    (log,) = exporter.logs
+    assert log.entry is not None
+    sql = log.entry.sql_driver_log
+    assert sql is not None
+    assert sql.sql_operation is not None
+    assert (sql.sql_statement_id, sql.error_info) == (statement.statement_id, None)
+    assert sql.sql_operation.statement_type is StatementType.QUERY
+    assert sql.sql_operation.retry_count is sql.sql_operation.chunk_details is None
+
+
+def test_an_event_is_as_old_as_its_emission_however_late_it_is_sent(clock: Clock) -> None:
+    exporter = InMemoryTelemetryExporter()
+    with TelemetryClient("host", TelemetryConfiguration(enabled=True), exporter=exporter) as client:
+        statement = StatementTelemetryContext(session(client=client))
+        clock.ms = 12
+        statement.emit()
+        clock.ms = 5000
+    (log,) = exporter.logs
+    assert log.entry is not None
+    assert log.entry.sql_driver_log is not None
+    assert log.entry.sql_driver_log.operation_latency_ms == 12
+
+
+class Overriding(TelemetryClient):
+    """A client of somebody's, who wants to see the logs."""
+
+    seen: list[TelemetryFrontendLog]
+
+    def enqueue(self, log: TelemetryFrontendLog) -> None:
+        self.seen.append(log)
+
+
+@pytest.mark.parametrize("way", ["subclass", "instance", "class", "mock"])
+def test_whoever_stands_in_for_a_client_gets_a_log(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[Any] = []
+    config = TelemetryConfiguration(enabled=True)
+    client: Any = mock.Mock(spec=TelemetryClient)
+    client.enqueue.side_effect = seen.append
+    if way != "mock":
+        client = (Overriding if way == "subclass" else TelemetryClient)(
+            "host", config, exporter=InMemoryTelemetryExporter()
+        )
+        client.seen = seen
+    if way == "instance":
+        monkeypatch.setattr(client, "enqueue", seen.append)
+    if way == "class":
+        monkeypatch.setattr(TelemetryClient, "enqueue", lambda self, log: seen.append(log))
+    assert StatementTelemetryContext(session(client=client)).emit() is True
+    client.close()
+    (log,) = seen
+    assert type(log) is TelemetryFrontendLog
+    assert log.entry is not None
+    assert log.entry.sql_driver_log is not None
 
 
 # Ids.

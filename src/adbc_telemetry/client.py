@@ -20,13 +20,14 @@ import contextlib
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from enum import Enum
 from types import TracebackType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from adbc_telemetry.account import Account
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.context import StatementTelemetryContext, hand_over_statements_to, logs_of
 from adbc_telemetry.counter import AtomicCounter
 from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import (
@@ -66,6 +67,10 @@ _RETAINED_SECONDS: Final = 0.25
 _POLL_SECONDS: Final = 0.02
 _NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
+
+
+# What waits in the queue: a log, or the context that its log will be built from.
+_Event: TypeAlias = TelemetryFrontendLog | StatementTelemetryContext
 
 
 class _Barrier:
@@ -155,7 +160,7 @@ class TelemetryClient:
 
     def _start(self) -> None:
         """Everything that changes, as it is in a new client, and in a forked child's."""
-        self._queue: deque[TelemetryFrontendLog] = deque()
+        self._queue: deque[_Event] = deque()
         self._account = Account()
         # Guards all below. Reentrant, since a signal handler may flush while its thread does. Nobody waits for
         # anything with it, and nothing that is not ours is called with it.
@@ -163,7 +168,7 @@ class TelemetryClient:
         self._barriers: set[_Barrier] = set()  # that somebody waits at
         self._taken = 0  # events that have left the queue to be sent
         self._in_flight = 0
-        self._under_way: list[TelemetryFrontendLog] = []  # the batch in flight, until somebody settles it
+        self._under_way: Sequence[_Event] = []  # the batch in flight, until somebody settles it
         self._interrupted = False  # it is to be put back
         self._flush_goal = 0  # send at once until so many are taken
         self._gathering_since: float | None = None
@@ -467,11 +472,15 @@ class TelemetryClient:
         if not batch:
             return
         began = time.monotonic()
+        logs: Sequence[Any] = batch
         result = ExportResult(outcome=ExportOutcome.FAILED)
         try:
-            result = export_contained(self._exporter, batch, deadline)
+            logs = logs_of(batch)
+            with self._lock:
+                self._under_way = logs if self._under_way else []
+            result = export_contained(self._exporter, logs, deadline)
         finally:
-            self._exported(result.settle(batch), result.outcome, time.monotonic() - began)
+            self._exported(result.settle(logs), result.outcome, time.monotonic() - began)
 
     def interrupt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
@@ -482,19 +491,20 @@ class TelemetryClient:
         if self._state is _State.OPEN:
             self._alarm = length
 
-    def _take_batch(self) -> list[TelemetryFrontendLog]:
+    def _take_batch(self) -> list[_Event]:
         size = self._batch_size
         if self._state is not _State.OPEN:  # what came later is taken back by who brought it
             size = min(size, self._flush_goal - self._taken)
-        batch = self._under_way = self._take(size)
+        batch = self._take(size)
+        self._under_way = batch
         self._in_flight = len(batch)
         self._interrupted = False
         self._gathering_since = None
         self._retained_until = None
         return batch
 
-    def _take(self, count: int) -> list[TelemetryFrontendLog]:
-        events: list[TelemetryFrontendLog] = []
+    def _take(self, count: int) -> list[_Event]:
+        events: list[_Event] = []
         with contextlib.suppress(IndexError):  # a late caller may take its event back meanwhile
             while len(events) < count:
                 events.append(self._queue.popleft())
@@ -532,7 +542,7 @@ class TelemetryClient:
         self._in_flight = 0
         self._account.exported(settlement, outcome, spooled, kept)
 
-    def _put_back(self, events: list[TelemetryFrontendLog]) -> None:
+    def _put_back(self, events: Sequence[TelemetryFrontendLog]) -> None:
         self._queue.extendleft(reversed(events))
         self._taken -= len(events)
         while len(self._queue) > self._capacity:
@@ -542,11 +552,11 @@ class TelemetryClient:
         for barrier in list(self._barriers):
             barrier.goal = min(barrier.goal, end)
 
-    def _to_spool(self, events: list[TelemetryFrontendLog]) -> int:
+    def _to_spool(self, events: Sequence[_Event]) -> int:
         """Write down what could not be delivered; returns how many events are safe. Does I/O: not with the lock."""
         if self._spool is None or self._replay is None or not events:
             return 0
-        spooled = self._spool.append(events)
+        spooled = self._spool.append(logs_of(events))
         if spooled and self._threads is not None:
             self._replay.look_soon()
             self._threads.wake(self._replay)
@@ -622,6 +632,9 @@ class TelemetryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
+
+
+hand_over_statements_to(TelemetryClient)
 
 
 def _seconds(timeout: float | None) -> float | None:

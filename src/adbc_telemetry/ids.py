@@ -13,24 +13,33 @@ from adbc_telemetry.forking import renew_in_child
 
 
 class _IdSource:
-    __slots__ = ("__weakref__", "_next", "_prefix")
+    __slots__ = ("__weakref__", "_prefix")
 
     def __init__(self) -> None:
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        # A child that went on counting from its parent's state would repeat the parent's ids.
-        random = int.from_bytes(os.urandom(16), "big")
+        # With its parent's prefix, a child that counts on from its parent's state would repeat the parent's ids.
+        random = int.from_bytes(os.urandom(10), "big")
         head, middle, variant = random & 0xFFFFFFFF, random >> 32 & 0xFFFF, random >> 48 & 0xFFF
         tail = 0x8000 | random >> 60 & 0x3FFF
         self._prefix = f"{head:08x}-{middle:04x}-4{variant:03x}-{tail:04x}-%012x"
-        # Starts below 2**47, so that a process would need 2**47 ids to leave the twelve digits.
-        self._next = itertools.count(random >> 80 & 0x7FFFFFFFFFFF).__next__
 
-    def new_id(self) -> str:
-        return self._prefix % self._next()
+    def id_of(self, number: int) -> str:
+        return self._prefix % number
 
 
 _source = _IdSource()
-new_id = _source.new_id
+
+# Starts below 2**47, so that a process would need 2**47 ids to leave the twelve digits.
+next_number = itertools.count(int.from_bytes(os.urandom(8), "big") & 0x7FFFFFFFFFFF).__next__
+"""A number that no other call returns: the cheap half of an id, the other one of which is `id_of`."""
+
+id_of = _source.id_of
+"""The id of a number."""
+
+
+def new_id() -> str:
+    """The id of the next number."""
+    return id_of(next_number())
