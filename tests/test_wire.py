@@ -15,8 +15,8 @@ from google.protobuf import descriptor_pb2, descriptor_pool, json_format, messag
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from adbc_telemetry import schema
-from adbc_telemetry.encoding import LogEncoder, request_body, split_lines
+from adbc_telemetry import StatementTelemetryContext, TelemetrySessionContext, schema
+from adbc_telemetry.encoding import LogEncoder, SessionPart, escaped, request_body, split_strings
 
 WIRE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "wire-schema.json").read_text())
 FIELDS = [(message, name) for message, fields in WIRE["messages"].items() for name in fields]
@@ -104,7 +104,7 @@ def assert_equal_fields(struct: Any, parsed: Any, seen: set[tuple[str, str]]) ->
 
 def sent(log: schema.TelemetryFrontendLog) -> Any:
     """The log as a server reads it out of a request."""
-    body = request_body([LogEncoder().encode(log)], 1)
+    body = request_body([escaped(LogEncoder().encode(log))], 1)
     (text,) = json.loads(body)["protoLogs"]
     return json.loads(text)
 
@@ -167,8 +167,9 @@ def test_zero_and_false_and_the_empty_text_are_values() -> None:
 
 
 def test_the_request_is_this_to_the_byte() -> None:
-    line = LogEncoder().encode(schema.TelemetryFrontendLog(frontend_log_event_id='a"b\\c\nd'))
-    assert request_body([line, line], 1_764_000_000_000) == (
+    log = schema.TelemetryFrontendLog(frontend_log_event_id='a"b\\c\nd')
+    strings = LogEncoder().encode_strings([log, log])
+    assert request_body([string for string in strings if string is not None], 1_764_000_000_000) == (
         b'{"uploadTime":1764000000000,"items":[],"protoLogs":['
         b'"{\\"frontend_log_event_id\\":\\"a\\\\\\"b\\\\\\\\c\\\\nd\\"}",'
         b'"{\\"frontend_log_event_id\\":\\"a\\\\\\"b\\\\\\\\c\\\\nd\\"}"]}'
@@ -206,10 +207,10 @@ def _messages() -> st.SearchStrategy[Any]:
 @given(st.lists(_messages(), min_size=1, max_size=4), st.integers(0, 2**53))
 def test_any_event_with_any_text_parses_strictly(logs: list[Any], upload_time: int) -> None:
     encoder = LogEncoder()
-    lines = encoder.encode_lines(
+    strings = encoder.encode_strings(
         [schema.TelemetryFrontendLog(entry=schema.FrontendLogEntry(sql_driver_log=log)) for log in logs]
     )
-    request = json.loads(request_body([line for line in lines if line is not None], upload_time))
+    request = json.loads(request_body([string for string in strings if string is not None], upload_time))
     assert request["uploadTime"] == upload_time
     assert len(request["protoLogs"]) == len(logs)
     for log, text in zip(logs, request["protoLogs"], strict=True):
@@ -290,10 +291,110 @@ def test_what_cannot_be_encoded_takes_no_other_with_it() -> None:
     st.integers(60, 400),
 )
 def test_requests_are_split_in_order_below_the_limit(texts: list[str], limit: int) -> None:
-    lines = [msgspec.json.encode({"t": text}) for text in texts]
-    runs = list(split_lines(lines, limit))
-    assert [line for run in runs for line in run] == lines
+    strings = [escaped(msgspec.json.encode({"t": text})) for text in texts]
+    runs = list(split_strings(strings, limit))
+    assert [string for run in runs for string in run] == strings
     for run in runs:
         assert len(run) == 1 or len(request_body(run, 1_764_000_000_000)) <= limit
     for run, following in itertools.pairwise(runs):  # none is shorter than it need be
         assert len(request_body([*run, following[0]], 1_764_000_000_000)) > limit
+
+
+# Statements, which become strings of a request without being logs in between.
+
+_TEXT = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
+_LATENCY = st.floats(0, 1e9) | st.integers(0, 2**40)
+
+
+@st.composite
+def _statements(draw: st.DrawFn) -> StatementTelemetryContext:
+    session = TelemetrySessionContext(
+        session_id=draw(_TEXT),
+        workspace_id=draw(st.none() | st.integers(-(2**63), 2**63 - 1)),
+        auth_type=draw(_TEXT),
+        system_configuration=draw(st.none() | st.builds(schema.DriverSystemConfiguration, driver_name=_TEXT)),
+        driver_connection_params=draw(
+            st.none()
+            | st.builds(schema.DriverConnectionParameters, http_path=_TEXT, auto_commit=st.booleans())
+        ),
+        default_compression_enabled=draw(st.none() | st.booleans()),
+        user_agent=draw(_TEXT),
+    )
+    statement = StatementTelemetryContext(
+        session,
+        statement_type=draw(st.none() | st.sampled_from(schema.StatementType)),
+        operation_type=draw(st.none() | st.sampled_from(schema.OperationType)),
+        result_format=draw(st.none() | st.sampled_from(schema.ExecutionResultFormat)),
+        is_internal_call=draw(st.booleans()),
+    )
+    statement.retry_count = draw(st.none() | st.integers(-(2**31), 2**31 - 1))
+    if draw(st.booleans()):
+        statement.statement_id = draw(st.text(st.characters(codec="utf-8"), max_size=20))
+    for record in draw(
+        st.lists(
+            st.sampled_from(
+                ["execute_complete", "first_batch_ready", "results_consumed", "poll", "chunk", "error"]
+            )
+        )
+    ):
+        arguments = {"poll": [draw(_LATENCY)], "chunk": [draw(_LATENCY)], "error": [ValueError()]}
+        getattr(statement, f"record_{record}")(*arguments.get(record, []))
+    if draw(st.booleans()):
+        statement.set_chunk_details(total_chunks_present=draw(st.none() | st.integers(0, 2**31 - 1)))
+    statement.emit()
+    return statement
+
+
+@settings(max_examples=300)
+@given(st.lists(_statements() | _messages(), min_size=1, max_size=5))
+def test_a_statement_goes_out_as_its_log_would(things: list[Any]) -> None:
+    events = [
+        thing
+        if isinstance(thing, StatementTelemetryContext)
+        else schema.TelemetryFrontendLog(entry=schema.FrontendLogEntry(sql_driver_log=thing))
+        for thing in things
+    ]
+    strings = LogEncoder().encode_strings(events)
+    request = json.loads(request_body([string for string in strings if string is not None], 1))
+    assert len(request["protoLogs"]) == len(events)
+    for event, text in zip(events, request["protoLogs"], strict=True):
+        log = event.frontend_log() if isinstance(event, StatementTelemetryContext) else event
+        received = json.loads(text)
+        assert received == json.loads(LogEncoder().encode(log))
+        assert_same(log.entry.sql_driver_log, parse_strictly(received["entry"]["sql_driver_log"]))
+
+
+def test_a_statement_that_cannot_be_encoded_takes_no_other_with_it() -> None:
+    session = TelemetrySessionContext(session_id="s")
+    good, odd, bad = (StatementTelemetryContext(session) for _ in range(3))
+    odd.statement_id = "a\ud800b"
+    bad.retry_count = object()  # type: ignore[assignment]
+    for statement in (good, odd, bad):
+        statement.emit()
+    strings = LogEncoder().encode_strings([good, odd, bad, "no event", good])  # type: ignore[list-item]
+    assert [string is None for string in strings] == [False, False, True, True, False]
+    (_, text, _) = json.loads(request_body([string for string in strings if string is not None], 1))[
+        "protoLogs"
+    ]
+    assert json.loads(text)["entry"]["sql_driver_log"]["sql_statement_id"] == "a\ufffdb"
+
+
+def test_what_a_session_says_is_encoded_once() -> None:
+    asked: list[TelemetrySessionContext] = []
+
+    class Counting(TelemetrySessionContext, frozen=True):
+        def wire_part(self) -> SessionPart:
+            asked.append(self)
+            return super().wire_part()
+
+    encoder = LogEncoder()
+    for number in range(1000):
+        session = Counting(session_id=str(number))
+        for _ in range(3):
+            statement = StatementTelemetryContext(session)
+            statement.emit()
+            (string,) = encoder.encode_strings([statement])
+            assert string is not None
+            assert f'\\"session_id\\":\\"{number}\\"'.encode() in string
+    assert len(asked) == 1000
+    assert len(encoder._tails) <= 512

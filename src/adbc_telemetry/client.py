@@ -39,6 +39,7 @@ from adbc_telemetry.export.base import (
     expire,
     export_contained,
     interrupt,
+    takes_statements,
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
@@ -143,6 +144,10 @@ class TelemetryClient:
         self._host = normalize_host(host)
         self._config = config
         self._exporter = _chain(self._host, config, exporter, auth)
+        # What the exporter gets of a batch: see `context`.
+        self._prepared: Callable[[Sequence[Any]], Sequence[Any]] = (
+            list if takes_statements(self._exporter) else logs_of
+        )
         self._batch_size = min(config.batch_size, config.max_queue_size)
         self._capacity = config.max_queue_size
         self._interval = config.flush_interval_ms / 1000
@@ -475,7 +480,7 @@ class TelemetryClient:
         logs: Sequence[Any] = batch
         result = ExportResult(outcome=ExportOutcome.FAILED)
         try:
-            logs = logs_of(batch)
+            logs = self._prepared(batch)
             with self._lock:
                 self._under_way = logs if self._under_way else []
             result = export_contained(self._exporter, logs, deadline)

@@ -1,7 +1,8 @@
 """Ids of events and statements: valid version 4 UUIDs, without `uuid.uuid4`'s system call for each.
 
-All but the last 48 bits are random for the process; those count from a random start. Randomness comes from
-the system and not from `random`, whose sequence (and seed) belongs to the host program.
+All but the last twelve digits are random for the process; those count from a random start, in decimal, which costs
+half of what hexadecimal does. Randomness comes from the system and not from `random`, whose sequence (and seed)
+belongs to the host program.
 """
 
 from __future__ import annotations
@@ -24,16 +25,16 @@ class _IdSource:
         random = int.from_bytes(os.urandom(10), "big")
         head, middle, variant = random & 0xFFFFFFFF, random >> 32 & 0xFFFF, random >> 48 & 0xFFF
         tail = 0x8000 | random >> 60 & 0x3FFF
-        self._prefix = f"{head:08x}-{middle:04x}-4{variant:03x}-{tail:04x}-%012x"
+        self._prefix = f"{head:08x}-{middle:04x}-4{variant:03x}-{tail:04x}-"
 
     def id_of(self, number: int) -> str:
-        return self._prefix % number
+        return f"{self._prefix}{number}"
 
 
 _source = _IdSource()
 
-# Starts below 2**47, so that a process would need 2**47 ids to leave the twelve digits.
-next_number = itertools.count(int.from_bytes(os.urandom(8), "big") & 0x7FFFFFFFFFFF).__next__
+# Of twelve digits from the start, and for the next half a trillion.
+next_number = itertools.count(10**11 + int.from_bytes(os.urandom(8), "big") % (4 * 10**11)).__next__
 """A number that no other call returns: the cheap half of an id, the other one of which is `id_of`."""
 
 id_of = _source.id_of

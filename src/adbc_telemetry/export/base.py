@@ -110,6 +110,15 @@ def export_contained(
     return result
 
 
+@contained(lambda error, exporter: False)
+def takes_statements(exporter: object) -> bool:
+    """Whether an exporter would rather have statements than the logs that it would take apart again.
+
+    Only exporters of ours say so, of themselves: a subclass, or whatever else stands in for one, gets logs.
+    """
+    return getattr(exporter, "takes_statements", False) is True
+
+
 @contained(lambda error, exporter, deadline: None)
 def expire(exporter: object, deadline: float) -> None:
     """Tell an exporter that everything under way has to be over by `deadline`, if it can be told."""

@@ -15,6 +15,7 @@ from adbc_telemetry.export.base import (
     expire,
     export_contained,
     interrupt,
+    takes_statements,
 )
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.hosts import normalize_host
@@ -99,6 +100,11 @@ class CircuitBreakerTelemetryExporter:
     def state(self) -> CircuitBreakerState:
         """The breaker's state."""
         return self._breaker.state
+
+    @property
+    def takes_statements(self) -> bool:
+        """See `export.base.takes_statements`."""
+        return type(self) is CircuitBreakerTelemetryExporter and takes_statements(self._inner)
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Export through `inner` if the circuit lets it. Never raises."""

@@ -11,7 +11,7 @@ import msgspec
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.encoding import LogEncoder, request_body, split_lines
+from adbc_telemetry.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import ExportResult, failed_export
 from adbc_telemetry.export.batches import Delivery
@@ -71,6 +71,11 @@ class DatabricksTelemetryExporter:
         """Where requests go."""
         return self._sender.endpoint_url
 
+    @property
+    def takes_statements(self) -> bool:
+        """See `export.base.takes_statements`."""
+        return type(self) is DatabricksTelemetryExporter
+
     @contained(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
@@ -85,13 +90,13 @@ class DatabricksTelemetryExporter:
 
         delivery = Delivery(request, _body, self._max_request_bytes)
         with self._encoding:
-            encoded = self._encoder.encode_lines(logs)
-        lines = [line for line in encoded if line is not None]
-        if len(lines) < len(encoded):
-            delivery.reject(len(encoded) - len(lines), "not a log, or a value that the wire cannot carry")
-        for run in split_lines(lines, self._max_request_bytes):
+            encoded = self._encoder.encode_strings(logs)
+        strings = [string for string in encoded if string is not None]
+        if len(strings) < len(encoded):
+            delivery.reject(len(encoded) - len(strings), "not a log, or a value that the wire cannot carry")
+        for run in split_strings(strings, self._max_request_bytes):
             delivery.send(run)
-        return delivery.result([log for log, line in zip(logs, encoded, strict=True) if line is not None])
+        return delivery.result([log for log, string in zip(logs, encoded, strict=True) if string is not None])
 
     def expire(self, deadline: float) -> None:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
@@ -106,8 +111,8 @@ class DatabricksTelemetryExporter:
         self._sender.close()
 
 
-def _body(lines: Sequence[bytes]) -> bytes:
-    return request_body(lines, time.time_ns() // 1_000_000)
+def _body(strings: Sequence[bytes]) -> bytes:
+    return request_body(strings, time.time_ns() // 1_000_000)
 
 
 def _accepted(body: bytes | None, count: int) -> int:
