@@ -265,12 +265,12 @@ def test_the_parts_of_a_session_are_encoded_once() -> None:
 
 def test_more_sessions_than_are_remembered_are_still_told_apart() -> None:
     encoder = LogEncoder()
-    for number in range(2000):
+    for number in range(3000):
         system = schema.DriverSystemConfiguration(driver_name=str(number))
         log = schema.OssSqlDriverTelemetryLog(system_configuration=system)
         line = encoder.encode(schema.TelemetryFrontendLog(entry=schema.FrontendLogEntry(sql_driver_log=log)))
         assert f'"driver_name":"{number}"'.encode() in line
-    assert len(encoder._shared) <= 512
+    assert len(encoder._shared) <= 2048
 
 
 def test_a_lone_surrogate_costs_a_character_and_not_the_event() -> None:
@@ -388,7 +388,7 @@ def test_what_a_session_says_is_encoded_once() -> None:
             return super().wire_part()
 
     encoder = LogEncoder()
-    for number in range(1000):
+    for number in range(3000):
         session = Counting(session_id=str(number))
         for _ in range(3):
             statement = StatementTelemetryContext(session)
@@ -396,5 +396,5 @@ def test_what_a_session_says_is_encoded_once() -> None:
             (string,) = encoder.encode_strings([statement])
             assert string is not None
             assert f'\\"session_id\\":\\"{number}\\"'.encode() in string
-    assert len(asked) == 1000
-    assert len(encoder._tails) <= 512
+    assert len(asked) == 3000
+    assert len(encoder._sessions) <= 2048

@@ -7,7 +7,8 @@ context in the log's place. Any other client is handed the log.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import re
+from collections.abc import Callable, Iterable, Sequence
 from itertools import count
 from time import monotonic_ns, time_ns
 from types import TracebackType
@@ -15,6 +16,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
+from adbc_telemetry import ids
 from adbc_telemetry.encoding import SessionPart, StatementEntry, StatementLog, StatementSqlLog
 from adbc_telemetry.guard import contained
 from adbc_telemetry.ids import id_of, next_number
@@ -40,6 +42,9 @@ from adbc_telemetry.schema import (
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
 _LIMIT: Final = 1e15
 _NUMBERS: Final = frozenset({int, float})
+_COUNTS: Final = frozenset({int, type(None)})
+# What stands in JSON as it is.
+_PLAIN_TEXT: Final = re.compile(r"[\w.:/ -]*", re.ASCII)
 
 
 class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
@@ -304,45 +309,107 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
             entry=FrontendLogEntry(sql_driver_log=self.build_telemetry_log()),
         )
 
-    def wire_log(self) -> StatementLog:
-        """See `encoding.Statement`: what `frontend_log` says, without making a log, and by position, for speed."""
+    def shape(self) -> tuple[object, ...] | None:
+        """See `encoding.Statement`."""
+        retry, chunk, statement_id = self.retry_count, self.chunk_id, self._id
+        kind, operation, result = self.statement_type, self.operation_type, self.result_format
+        if self._chunk_overrides is not None or type(retry) not in _COUNTS or type(chunk) not in _COUNTS:
+            return None
+        own_id = type(statement_id) is int
+        if not own_id and not _PLAIN_TEXT.fullmatch(statement_id):  # type: ignore[arg-type]
+            return None
+        return (
+            ids.prefix(),
+            own_id,
+            # Not the members: an Enum's hash takes a call of Python each.
+            kind and kind._value_,
+            operation and operation._value_,
+            result and result._value_,
+            self.is_internal_call,
+            self.is_compressed,
+            self._error_name,
+            retry is None,
+            chunk is None,
+            self._chunk_count == 0,
+            self._poll_count == 0,
+            self._execute_complete_ns is None and self._first_batch_ns is None,
+            self._results_consumed_ns is None,
+        )
+
+    def wire_log(self, blanks: Sequence[int]) -> StatementLog:
+        """See `encoding.Statement`."""
+        event, time, number, text, chunk, retries, first, slowest, count, sum_ms, ready, consumed, *rest = (
+            blanks
+        )
+        polls, polls_ms, latency = rest
+        is_ready = self._first_batch_ns is not None or self._execute_complete_ns is not None
+        is_consumed = self._results_consumed_ns is not None
+        return StatementLog(
+            id_of(event),
+            FrontendLogContext(client_context=TelemetryClientContext(timestamp_millis=time)),
+            StatementEntry(
+                StatementSqlLog(
+                    sql_statement_id=id_of(number) if isinstance(self._id, int) else str(text),
+                    sql_operation=SqlExecutionEvent(
+                        statement_type=self.statement_type,
+                        is_compressed=self.is_compressed,
+                        execution_result=self.result_format,
+                        chunk_id=None if self.chunk_id is None else chunk,
+                        retry_count=None if self.retry_count is None else retries,
+                        chunk_details=ChunkDetails(
+                            initial_chunk_latency_millis=first,
+                            slowest_chunk_latency_millis=slowest,
+                            total_chunks_iterated=count,
+                            sum_chunks_download_time_millis=sum_ms,
+                        )
+                        if self._chunk_count
+                        else None,
+                        result_latency=ResultLatency(
+                            result_set_ready_latency_millis=ready if is_ready else None,
+                            result_set_consumption_latency_millis=consumed if is_consumed else None,
+                        )
+                        if is_ready or is_consumed
+                        else None,
+                        operation_detail=OperationDetail(
+                            n_operation_status_calls=polls if self._poll_count else None,
+                            operation_status_latency_millis=polls_ms if self._poll_count else None,
+                            operation_type=self.operation_type,
+                            is_internal_call=self.is_internal_call,
+                        ),
+                    ),
+                    operation_latency_ms=latency,
+                    error_info=None
+                    if self._error_name is None
+                    else DriverErrorInfo(error_name=self._error_name),
+                )
+            ),
+        )
+
+    def fill(self, template: bytes, agent: bytes, tail: bytes) -> bytes:
+        """See `encoding.Statement`."""
         start, ready, consumed = self._start_ns, self._first_batch_ns, self._results_consumed_ns
         if ready is None:
             ready = self._execute_complete_ns
-        polls = self._poll_count
-        latency = None
-        if ready is not None or consumed is not None:
-            latency = ResultLatency(
-                None if ready is None else (ready - start) // 1_000_000,
-                None if consumed is None else (consumed - start) // 1_000_000,
-            )
-        return StatementLog(
-            id_of(self._event_number),
-            FrontendLogContext(
-                TelemetryClientContext(self._emitted_at_ns // 1_000_000, self.session.user_agent)
-            ),
-            StatementEntry(
-                StatementSqlLog(
-                    self.statement_id,
-                    SqlExecutionEvent(
-                        self.statement_type,
-                        self.is_compressed,
-                        self.result_format,
-                        self.chunk_id,
-                        self.retry_count,
-                        self._chunk_details(),
-                        latency,
-                        OperationDetail(
-                            polls or None,
-                            int(self._poll_sum_ms) if polls else None,
-                            self.operation_type,
-                            self.is_internal_call,
-                        ),
-                    ),
-                    ((self._emitted_ns if consumed is None else consumed) - start) // 1_000_000,
-                    None if self._error_name is None else DriverErrorInfo(self._error_name),
-                )
-            ),
+        statement_id = self._id
+        end = self._emitted_ns if consumed is None else consumed
+        return template % (
+            self._event_number,
+            self._emitted_at_ns // 1_000_000,
+            agent,
+            statement_id,
+            None if type(statement_id) is int else statement_id.encode(),  # type: ignore[union-attr]
+            self.chunk_id,
+            self.retry_count,
+            self._chunk_first_ms,
+            self._chunk_slowest_ms,
+            self._chunk_count,
+            self._chunk_sum_ms,
+            None if ready is None else (ready - start) // 1_000_000,
+            None if consumed is None else (consumed - start) // 1_000_000,
+            self._poll_count,
+            self._poll_sum_ms,
+            (end - start) // 1_000_000,
+            tail,
         )
 
     def _chunk_details(self) -> ChunkDetails | None:

@@ -1,15 +1,18 @@
 """Events to the bytes of requests.
 
-A request carries each log as JSON inside a JSON string. A batch is encoded in one pass, and since JSON as msgspec
-writes it holds no raw control characters, its second escape is no more than two replacements. What all events of a
-session share (system configuration, connection parameters) is encoded once: of a log the JSON is kept, and of a
-statement, which becomes a request without ever being a log, the escaped end of its string.
+A request carries each log as JSON inside a JSON string. Since JSON as msgspec writes it holds no raw control
+characters, the second escape is no more than two replacements. What all events of a session share (system
+configuration, connection parameters) is encoded once.
+
+A statement becomes such a string without ever being a log. Statements of one shape (the same operation, the same
+facts recorded) differ in numbers alone, so the first of a shape is encoded with blanks in the numbers' places, and its
+string is the template of the others.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Hashable, Iterator, Sequence
+from typing import Any, Final, Protocol, TypeVar
 
 import msgspec
 from msgspec import Raw, Struct
@@ -94,6 +97,11 @@ class Session(Protocol):
         """See `TelemetryFrontendLog`."""
         ...
 
+    @property
+    def user_agent(self) -> str | None:
+        """See `TelemetryClientContext`."""
+        ...
+
     def wire_part(self) -> SessionPart:
         """What the session says in each log."""
         ...
@@ -107,8 +115,20 @@ class Statement(Protocol):
         """What it shares with others."""
         ...
 
-    def wire_log(self) -> StatementLog:
-        """What it has of its own."""
+    def shape(self) -> Hashable:
+        """All that its log says but for the session and for what `fill` fills in; None where it is an odd one."""
+        ...
+
+    def wire_log(self, blanks: Sequence[int]) -> StatementLog:
+        """What it has of its own, with one of `blanks` in the place of each number, in their order."""
+        ...
+
+    def fill(self, template: bytes, agent: bytes, tail: bytes) -> bytes:
+        """The template of its shape, with its numbers, and with what its session says.
+
+        The template takes a value for each of the blanks, used or not; behind the second, the event's time, that of
+        `agent`; and at the end that of `tail`.
+        """
         ...
 
     def frontend_log(self) -> TelemetryFrontendLog:
@@ -116,17 +136,34 @@ class Statement(Protocol):
         ...
 
 
+# Stand in the places of a statement's numbers while its template is made: event, time, statement (as a number, as a
+# text), chunk, retries, four of chunks, two latencies, two of polls, and the whole latency.
+_BLANKS: Final = range(7_210_533_000_000_000_100, 7_210_533_000_000_000_115)
+_TIME, _STATEMENT_TEXT = 1, 3
+
+
+# More sessions, or shapes, than this at once, and the oldest are simply made again.
+_REMEMBERED: Final = 2048
+
+Key = TypeVar("Key", bound=Hashable)
+Value = TypeVar("Value")
+
+
+def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
+    if len(memory) >= _REMEMBERED:
+        memory.pop(next(iter(memory)))
+    memory[key] = value
+
+
 class LogEncoder:
     """Encodes logs, remembering the parts that sessions share. Belongs to one thread at a time."""
-
-    # More sessions than this at once and the oldest parts are simply encoded again.
-    _REMEMBERED = 512
 
     def __init__(self) -> None:
         self._encoder = msgspec.json.Encoder()
         # By identity, with the struct itself, so that an id cannot be reused while it is a key.
         self._shared: dict[int, tuple[object, Raw]] = {}
-        self._tails: dict[int, tuple[object, bytes]] = {}
+        self._sessions: dict[int, tuple[object, tuple[bytes, bytes]]] = {}
+        self._templates: dict[Hashable, bytes] = {}
 
     def encode(self, log: TelemetryFrontendLog) -> bytes:
         """One log as JSON.
@@ -150,44 +187,59 @@ class LogEncoder:
 
     def encode_strings(self, events: Sequence[TelemetryFrontendLog | Statement]) -> list[bytes | None]:
         """Each event as what stands between the quotes of a JSON string, None where one cannot be encoded."""
-        wires: list[_WireLog | StatementLog] = []
-        tails: list[bytes | None] = []
-        try:
-            for event in events:
-                if isinstance(event, TelemetryFrontendLog):
-                    wires.append(self._to_wire(event))
-                    tails.append(None)
-                else:
-                    wires.append(event.wire_log())
-                    tails.append(self._tail(event.session))
-            text = self._encoder.encode_lines(wires)
-        except (TypeError, AttributeError, ValueError, OverflowError, msgspec.MsgspecError):
-            return [self._encode_string_or_none(event) for event in events]
-        strings = _lines(escaped(text))
-        # The last three braces close the statement's facts, the entry and the log.
-        return [
-            string if tail is None else string[:-3] + tail
-            for string, tail in zip(strings, tails, strict=True)
-        ]
+        strings: list[bytes | None] = []
+        for event in events:
+            if isinstance(event, TelemetryFrontendLog):
+                line = self._encode_or_none(event)
+                strings.append(None if line is None else escaped(line))
+            else:
+                strings.append(self._statement_string_or_none(event))
+        return strings
 
-    def _tail(self, session: Session) -> bytes:
-        """What the session says, and all that closes after it, escaped."""
-        known = self._tails.get(id(session))
+    def _statement_string_or_none(self, statement: Statement) -> bytes | None:
+        try:
+            shape = statement.shape()
+            if shape is not None:
+                template = self._templates.get(shape) or self._make_template(shape, statement)
+                agent, tail = self._session_texts(statement.session)
+                return statement.fill(template, agent, tail)
+        except (TypeError, AttributeError, ValueError, OverflowError, msgspec.MsgspecError):
+            pass  # an odd one: the longer way finds out whether there is a log in it
+        log = _log_or_none(statement)
+        line = None if log is None else self._encode_or_none(log)
+        return None if line is None else escaped(line)
+
+    def _make_template(self, shape: Hashable, statement: Statement) -> bytes:
+        """The string of all statements of a shape, as a format of `bytes`."""
+        # The session's facts go behind the statement's own: the last three braces close those, the entry and the log.
+        rest = escaped(self._encoder.encode(statement.wire_log(_BLANKS)))[:-3].replace(b"%", b"%%")
+        template = b""
+        for place, blank in enumerate(_BLANKS):
+            before, found, after = rest.partition(b"%d" % blank)
+            if found:
+                template += before + (b"%b" if place == _STATEMENT_TEXT else b"%d")
+                rest = after
+            else:
+                template += b"%.0a"  # takes a value and writes nothing
+            if place == _TIME:
+                template += b"%b"
+        template += rest + b"%b"
+        _remember(self._templates, shape, template)
+        return template
+
+    def _session_texts(self, session: Session) -> tuple[bytes, bytes]:
+        """What the session says behind the event's time, and what it says at the end, with all that closes there."""
+        known = self._sessions.get(id(session))
         if known is not None:
             return known[1]
+        agent = session.user_agent
+        agent_text = b"" if agent is None else b',"user_agent":' + self._encoder.encode(agent)
         part = self._encoder.encode(session.wire_part())[1:-1]
         workspace_id = session.workspace_id
         workspace = b"" if workspace_id is None else b',"workspace_id":' + self._encoder.encode(workspace_id)
-        tail = escaped(b"%b%b}}%b}" % (b"," if part else b"", part, workspace))
-        if len(self._tails) >= self._REMEMBERED:
-            self._tails.pop(next(iter(self._tails)))
-        self._tails[id(session)] = (session, tail)
-        return tail
-
-    def _encode_string_or_none(self, event: TelemetryFrontendLog | Statement) -> bytes | None:
-        log = event if isinstance(event, TelemetryFrontendLog) else _log_or_none(event)
-        line = None if log is None else self._encode_or_none(log)
-        return None if line is None else escaped(line)
+        texts = escaped(agent_text), escaped(b"%b%b}}%b}" % (b"," if part else b"", part, workspace))
+        _remember(self._sessions, id(session), (session, texts))
+        return texts
 
     def _encode_or_none(self, log: TelemetryFrontendLog) -> bytes | None:
         try:
@@ -226,9 +278,7 @@ class LogEncoder:
         if known is not None:
             return known[1]
         encoded = Raw(self._encoder.encode(part))
-        if len(self._shared) >= self._REMEMBERED:
-            self._shared.pop(next(iter(self._shared)))
-        self._shared[id(part)] = (part, encoded)
+        _remember(self._shared, id(part), (part, encoded))
         return encoded
 
 
