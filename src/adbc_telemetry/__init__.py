@@ -7,15 +7,12 @@ Only what is used is loaded: see each name's module.
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
 
-from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
-from adbc_telemetry.hosts import normalize_host
-from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
-
+TYPE_CHECKING = False  # type checkers know the name; `typing` takes longer to import than all of this
 if TYPE_CHECKING:
     from adbc_telemetry.client import TelemetryClient
+    from adbc_telemetry.config import TelemetryConfiguration
+    from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
     from adbc_telemetry.export.base import ExportOutcome, ExportResult, TelemetryExporter
     from adbc_telemetry.export.breaker import CircuitBreaker, CircuitBreakerState
     from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager, CircuitBreakerTelemetryExporter
@@ -24,27 +21,37 @@ if TYPE_CHECKING:
     from adbc_telemetry.export.jsonlines import JsonLinesTelemetryExporter
     from adbc_telemetry.export.memory import InMemoryTelemetryExporter
     from adbc_telemetry.export.otlp import OtlpTelemetryExporter
+    from adbc_telemetry.hosts import normalize_host
     from adbc_telemetry.instrument import install, instrument, uninstall
     from adbc_telemetry.manager import TelemetryClientLease, TelemetryClientManager
+    from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
 
+# A driver that imports this and never turns telemetry on has imported next to nothing.
 _LAZY = {
     "CircuitBreaker": "export.breaker",
     "CircuitBreakerManager": "export.circuit_breaker",
     "CircuitBreakerState": "export.breaker",
     "CircuitBreakerTelemetryExporter": "export.circuit_breaker",
+    "ClientStats": "protocols",
     "DatabricksTelemetryExporter": "export.databricks",
     "ExportOutcome": "export.base",
     "ExportResult": "export.base",
     "InMemoryTelemetryExporter": "export.memory",
     "JsonLinesTelemetryExporter": "export.jsonlines",
+    "NoopTelemetryClient": "protocols",
     "OtlpTelemetryExporter": "export.otlp",
+    "StatementTelemetryContext": "context",
     "TelemetryClient": "client",
     "TelemetryClientLease": "manager",
     "TelemetryClientManager": "manager",
+    "TelemetryClientProtocol": "protocols",
+    "TelemetryConfiguration": "config",
     "TelemetryExporter": "export.base",
+    "TelemetrySessionContext": "context",
     "install": "instrument",
     "instrument": "instrument",
     "is_terminal_error": "export.errors",
+    "normalize_host": "hosts",
     "uninstall": "instrument",
 }
 
