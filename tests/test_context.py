@@ -34,6 +34,7 @@ from adbc_telemetry.schema import (
     TelemetryFrontendLog,
 )
 from adbc_telemetry.system import detect_system_configuration
+from support.server import TelemetryServer
 from support.waiting import run_in_threads
 
 
@@ -338,6 +339,27 @@ def test_a_forked_child_makes_other_ids_than_its_parent() -> None:
         of_child = set(pipe.read().split())
     assert len(of_child) == 100
     assert of_child.isdisjoint(new_id() for _ in range(100))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_child_s_events_have_ids_of_its_own(server: TelemetryServer) -> None:
+    with TelemetryClient(server.url, TelemetryConfiguration(enabled=True)) as client:
+        shared = session(client=client)
+        assert StatementTelemetryContext(shared).emit()
+        assert client.flush(10)
+        child = os.fork()
+        if child == 0:
+            StatementTelemetryContext(shared).emit()
+            os._exit(not client.close(10))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    first, second = (log for request in server.requests for log in request.logs)
+    for one, other in zip(ids_in(first), ids_in(second), strict=True):
+        assert one.split("-")[:4] != other.split("-")[:4]
+
+
+def ids_in(log: Any) -> list[str]:
+    return [log["frontend_log_event_id"], log["entry"]["sql_driver_log"]["sql_statement_id"]]
 
 
 def test_ids_take_nothing_from_the_program_s_random_numbers() -> None:

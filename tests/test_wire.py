@@ -6,6 +6,7 @@ import enum
 import itertools
 import json
 import typing
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -302,7 +303,11 @@ def test_requests_are_split_in_order_below_the_limit(texts: list[str], limit: in
 
 # Statements, which become strings of a request without being logs in between.
 
+_ENCODER = LogEncoder()  # of all examples, so that each meets the templates of all before it
+
 _TEXT = st.none() | st.text(st.characters(codec="utf-8"), max_size=20)
+# An exception's class may have any name: what looks like a format, too.
+_ERROR = st.sampled_from([ValueError, *(type(name, (Exception,), {}) for name in ("a%db", "%", 'q"\\', "é"))])
 _LATENCY = st.floats(0, 1e9) | st.integers(0, 2**40)
 
 
@@ -337,7 +342,7 @@ def _statements(draw: st.DrawFn) -> StatementTelemetryContext:
             )
         )
     ):
-        arguments = {"poll": [draw(_LATENCY)], "chunk": [draw(_LATENCY)], "error": [ValueError()]}
+        arguments = {"poll": [draw(_LATENCY)], "chunk": [draw(_LATENCY)], "error": [draw(_ERROR)()]}
         getattr(statement, f"record_{record}")(*arguments.get(record, []))
     if draw(st.booleans()):
         statement.set_chunk_details(total_chunks_present=draw(st.none() | st.integers(0, 2**31 - 1)))
@@ -354,7 +359,7 @@ def test_a_statement_goes_out_as_its_log_would(things: list[Any]) -> None:
         else schema.TelemetryFrontendLog(entry=schema.FrontendLogEntry(sql_driver_log=thing))
         for thing in things
     ]
-    strings = LogEncoder().encode_strings(events)
+    strings = _ENCODER.encode_strings(events)
     request = json.loads(request_body([string for string in strings if string is not None], 1))
     assert len(request["protoLogs"]) == len(events)
     for event, text in zip(events, request["protoLogs"], strict=True):
@@ -362,6 +367,43 @@ def test_a_statement_goes_out_as_its_log_would(things: list[Any]) -> None:
         received = json.loads(text)
         assert received == json.loads(LogEncoder().encode(log))
         assert_same(log.entry.sql_driver_log, parse_strictly(received["entry"]["sql_driver_log"]))
+
+
+_FACTS: dict[str, Callable[[StatementTelemetryContext], object]] = {
+    "none": lambda statement: None,
+    "poll": lambda statement: statement.record_poll(3),
+    "chunk": lambda statement: statement.record_chunk(4),
+    "ready": lambda statement: statement.record_execute_complete(),
+    "first batch": lambda statement: statement.record_first_batch_ready(),
+    "consumed": lambda statement: statement.record_results_consumed(),
+    "error": lambda statement: statement.record_error(ValueError()),
+    "another error": lambda statement: statement.record_error(KeyError()),
+    "retries": lambda statement: setattr(statement, "retry_count", 0),
+    "chunk id": lambda statement: setattr(statement, "chunk_id", 5),
+    "compressed": lambda statement: setattr(statement, "is_compressed", True),
+    "internal": lambda statement: setattr(statement, "is_internal_call", True),
+    "type": lambda statement: setattr(statement, "statement_type", schema.StatementType.QUERY),
+    "operation": lambda statement: setattr(
+        statement, "operation_type", schema.OperationType.CANCEL_STATEMENT
+    ),
+    "format": lambda statement: setattr(
+        statement, "result_format", schema.ExecutionResultFormat.INLINE_ARROW
+    ),
+    "its own id": lambda statement: setattr(statement, "statement_id", "01ef-5b7c"),
+    "chunks told": lambda statement: statement.set_chunk_details(total_chunks_present=7),
+}
+
+
+@pytest.mark.parametrize("first", _FACTS)
+def test_statements_that_differ_in_one_fact_are_not_told_alike(first: str) -> None:
+    encoder, session = LogEncoder(), TelemetrySessionContext(session_id="s")
+    for fact in (first, *_FACTS):
+        statement = StatementTelemetryContext(session)
+        _FACTS[fact](statement)
+        statement.emit()
+        (string,) = encoder.encode_strings([statement])
+        (text,) = json.loads(request_body([string or b""], 1))["protoLogs"]
+        assert json.loads(text) == json.loads(LogEncoder().encode(statement.frontend_log())), fact
 
 
 def test_a_statement_that_cannot_be_encoded_takes_no_other_with_it() -> None:
@@ -380,11 +422,11 @@ def test_a_statement_that_cannot_be_encoded_takes_no_other_with_it() -> None:
 
 
 def test_what_a_session_says_is_encoded_once() -> None:
-    asked: list[TelemetrySessionContext] = []
+    asked: list[str | None] = []
 
     class Counting(TelemetrySessionContext, frozen=True):
         def wire_part(self) -> SessionPart:
-            asked.append(self)
+            asked.append(self.session_id)
             return super().wire_part()
 
     encoder = LogEncoder()

@@ -16,7 +16,6 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from adbc_telemetry import ids
 from adbc_telemetry.encoding import SessionPart, StatementEntry, StatementLog, StatementSqlLog
 from adbc_telemetry.guard import contained
 from adbc_telemetry.ids import id_of, next_number
@@ -42,7 +41,6 @@ from adbc_telemetry.schema import (
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
 _LIMIT: Final = 1e15
 _NUMBERS: Final = frozenset({int, float})
-_COUNTS: Final = frozenset({int, type(None)})
 # What stands in JSON as it is.
 _PLAIN_TEXT: Final = re.compile(r"[\w.:/ -]*", re.ASCII)
 
@@ -313,13 +311,12 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
         """See `encoding.Statement`."""
         retry, chunk, statement_id = self.retry_count, self.chunk_id, self._id
         kind, operation, result = self.statement_type, self.operation_type, self.result_format
-        if self._chunk_overrides is not None or type(retry) not in _COUNTS or type(chunk) not in _COUNTS:
+        if self._chunk_overrides is not None:
             return None
         own_id = type(statement_id) is int
         if not own_id and not _PLAIN_TEXT.fullmatch(statement_id):  # type: ignore[arg-type]
             return None
         return (
-            ids.prefix(),
             own_id,
             # Not the members: an Enum's hash takes a call of Python each.
             kind and kind._value_,

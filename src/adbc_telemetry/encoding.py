@@ -156,7 +156,10 @@ def _remember(memory: dict[Key, Value], key: Key, value: Value) -> None:
 
 
 class LogEncoder:
-    """Encodes logs, remembering the parts that sessions share. Belongs to one thread at a time."""
+    """Encodes events, remembering what sessions say and what statements look like.
+
+    Belongs to one thread at a time, and to one process: a forked child needs another, since its ids begin otherwise.
+    """
 
     def __init__(self) -> None:
         self._encoder = msgspec.json.Encoder()

@@ -27,9 +27,6 @@ class _IdSource:
         tail = 0x8000 | random >> 60 & 0x3FFF
         self._prefix = f"{head:08x}-{middle:04x}-4{variant:03x}-{tail:04x}-"
 
-    def prefix(self) -> str:
-        return self._prefix
-
     def id_of(self, number: int) -> str:
         return f"{self._prefix}{number}"
 
@@ -39,9 +36,6 @@ _source = _IdSource()
 # Of twelve digits from the start, and for the next half a trillion.
 next_number = itertools.count(10**11 + int.from_bytes(os.urandom(8), "big") % (4 * 10**11)).__next__
 """A number that no other call returns: the cheap half of an id, the other one of which is `id_of`."""
-
-prefix = _source.prefix
-"""What all ids of this process begin with."""
 
 id_of = _source.id_of
 """The id of a number."""

@@ -53,13 +53,13 @@ class DatabricksTelemetryExporter:
             host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
         )
         self._max_request_bytes = config.max_request_bytes
-        self._encoder = LogEncoder()
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
         self._encoding = threading.Lock()  # guards _encoder
+        self._encoder = LogEncoder()
 
     @property
     def host(self) -> str:
