@@ -9,12 +9,13 @@ driver manager.
 from __future__ import annotations
 
 import functools
+import inspect
 import sys
 from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any, Final
 
-from adbc_telemetry.guard import contained
+from adbc_telemetry.guard import contained_positionally
 from adbc_telemetry.instrument.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -166,11 +167,11 @@ def _commits_nothing(connection: Any) -> bool:
     return connection._adbc_telemetry.in_script or not getattr(connection, "_commit_supported", True)
 
 
-@contained(lambda error, cursor, recorder: None)
+@contained_positionally(lambda error, cursor, recorder: None)
 def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     cls: Any = type(cursor)
     kind = cursor_class(cls)
-    setattr(cursor, STATE, StatementRecorder(recorder))
+    cursor._adbc_telemetry = StatementRecorder(recorder)
     cursor.__class__ = kind
 
 
@@ -197,7 +198,7 @@ def _executes(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(operation, args, kwargs)
+        recorder.begin(operation, args[0] if args else kwargs.get("operation"))
         try:
             result = getattr(cls, name)(self, *args, **kwargs)
         except BaseException as error:
@@ -207,11 +208,42 @@ def _executes(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
         recorder.executed(self)
         return result
 
-    return method
+    def execute(self: Any, operation: Any, parameters: Any = None) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        recorder.begin(CURSOR_OPERATIONS["execute"], operation)
+        try:
+            result = cls.execute(self, operation, parameters)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.executed(self)
+        return result
+
+    return execute if name == "execute" and _called_alike(execute, cls.execute) else method
+
+
+def _called_alike(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
+    """Whether a method of ours, which spares itself the packing of arguments, may stand for the driver manager's."""
+    mine, its = inspect.signature(ours), inspect.signature(theirs)
+    return [(each.name, each.kind, each.default) for each in mine.parameters.values()] == [
+        (each.name, each.kind, each.default) for each in its.parameters.values()
+    ]
 
 
 def _fetches_all(cls: Any, name: str) -> Callable[..., Any]:
     """A method of the cursor that fetches to the end."""
+
+    def fetchall(self: Any) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        try:
+            rows = cls.fetchall(self)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.fetched(True)
+        return rows
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
@@ -224,7 +256,7 @@ def _fetches_all(cls: Any, name: str) -> Callable[..., Any]:
         recorder.fetched(True)
         return result
 
-    return method
+    return fetchall if name == "fetchall" and _called_alike(fetchall, cls.fetchall) else method
 
 
 def _cursor_methods(cls: Any) -> Methods:
@@ -299,7 +331,8 @@ def _cursor_methods(cls: Any) -> Methods:
             recorder.fail(error)
             leave_no_frame(error)
             raise
-        recorder.end()
+        if recorder.statement is not None:
+            recorder.end()
         return result
 
     return {

@@ -154,7 +154,7 @@ def _executes(name: str, operation: Operation) -> Method:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
         cursor = self.__wrapped__
-        recorder.begin(operation, _sql(args, kwargs), _NO_KEYWORDS)
+        recorder.begin(operation, _sql(args, kwargs))
         try:
             result = getattr(cursor, name)(*args, **kwargs)
         except BaseException as error:
@@ -173,7 +173,7 @@ def _executes_for(name: str, operation: Operation) -> Method:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         connection = self.__wrapped__
         recorder: StatementRecorder = self._adbc_telemetry.connection.cursor()
-        recorder.begin(operation, _sql(args, kwargs), _NO_KEYWORDS)
+        recorder.begin(operation, _sql(args, kwargs))
         try:
             result = getattr(connection, name)(*args, **kwargs)
         except BaseException as error:
@@ -190,13 +190,10 @@ def _executes_for(name: str, operation: Operation) -> Method:
     return method
 
 
-_NO_KEYWORDS: Mapping[str, object] = {}
-
-
-def _sql(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> tuple[object]:
+def _sql(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """The statement's text: the first argument, by whichever name."""
     sql = args[0] if args else next(iter(kwargs.values()), None)
-    return (sql[:200].decode("ascii", "replace") if isinstance(sql, bytes) else sql,)
+    return sql[:200].decode("ascii", "replace") if isinstance(sql, bytes) else sql
 
 
 def _fetchone(self: Any, /, *args: Any, **kwargs: Any) -> Any:

@@ -12,7 +12,7 @@ from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
-from adbc_telemetry.guard import contained
+from adbc_telemetry.guard import contained, contained_positionally
 from adbc_telemetry.instrument.operations import CREATE_SESSION, DELETE_SESSION, Operation, classify
 from adbc_telemetry.instrument.statement import RecordedStatement
 from adbc_telemetry.schema import ExecutionResultFormat, StatementType
@@ -174,15 +174,15 @@ class StatementRecorder:
         self.errors = 0
         # _operation and _returns_rows are those of the statement: there is no need for them before `begin`.
 
-    @contained(_count_error)
-    def begin(self, operation: Operation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    @contained_positionally(_count_error)
+    def begin(self, operation: Operation, sql: object) -> None:
         """A statement starts on the cursor, which is the end of the one before."""
         if self.statement is not None:
             self._abandon()
         statement_type = operation.statement_type
         returns_rows = statement_type is StatementType.QUERY
         if operation.reads_sql:
-            statement_type, returns_rows = classify(args[0] if args else kwargs.get("operation"))
+            statement_type, returns_rows = classify(sql)
         self._operation = operation
         self._returns_rows = returns_rows
         connection = self.connection
@@ -194,7 +194,7 @@ class StatementRecorder:
             operation_type=operation.operation_type,
         )
 
-    @contained(_count_error)
+    @contained_positionally(_count_error)
     def executed(self, cursor: Any) -> None:
         """The driver has answered. Without rows to come, that is the end of the statement."""
         statement = self.statement
@@ -212,7 +212,7 @@ class StatementRecorder:
                 self._end_of_script()
             self._end()
 
-    @contained(_count_error)
+    @contained_positionally(_count_error)
     def fetched(self, over: bool) -> None:
         """Rows or a batch have been fetched; `over` where these were the last."""
         statement = self.statement
@@ -249,7 +249,7 @@ class StatementRecorder:
             self.statement.record_error(error)
             self._end()
 
-    @contained(_count_error)
+    @contained_positionally(_count_error)
     def end(self) -> None:
         """The cursor was closed or dropped."""
         if self.statement is not None:
