@@ -10,7 +10,7 @@ import pytest
 
 from adbc_telemetry import TelemetryClientManager
 from adbc_telemetry.schema import DriverConnectionParameters, ExecutionResultFormat, OssSqlDriverTelemetryLog
-from adbc_telemetry.testing import FakeClock, event_of
+from adbc_telemetry.testing import FakeClock, configuration, event_of
 from support.databases import ADBC, ENDPOINT, WAYS, Followed, database_of, follow, followed
 from support.matrix import BEHIND, CREATE, DELETE, NO, QUERY, ROWS, SELECT, YES, Row
 

@@ -70,8 +70,10 @@ class PostgresServer:
     def _start(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         subprocess.run(
-            [self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-E", "utf8"]
-            + ["--auth=trust", "--locale=C", "--no-sync"],
+            [
+                *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-E", "utf8"),
+                *("--auth=trust", "--locale=C", "--no-sync"),
+            ],
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=self._home,
@@ -80,8 +82,10 @@ class PostgresServer:
         settings = {"listen_addresses": "", "fsync": "off", "shared_buffers": "16MB", "max_connections": "40"}
         with open(self._folder / "log", "wb") as log:
             self._process = subprocess.Popen(
-                [self._binaries / "postgres", "-D", self._data, "-k", self._home]
-                + [argument for name, value in settings.items() for argument in ("-c", f"{name}={value}")],
+                [
+                    *(self._binaries / "postgres", "-D", self._data, "-k", self._home),
+                    *(word for name, value in settings.items() for word in ("-c", f"{name}={value}")),
+                ],
                 stdout=log,
                 stderr=log,
                 cwd=self._home,
