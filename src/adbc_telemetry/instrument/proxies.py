@@ -13,6 +13,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
+from types import FunctionType
 from typing import Any, Final
 
 from adbc_telemetry.instrument.traces import leave_no_frame
@@ -53,13 +54,25 @@ class Proxy:
     _adbc_telemetry_owner: Any
 
     def __getattr__(self, name: str) -> Any:
-        return own(self, getattr(self.__wrapped__, name))
+        try:
+            return own(self, getattr(self.__wrapped__, name))
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
 
     def __setattr__(self, name: str, value: Any) -> None:
-        setattr(self.__wrapped__, name, original(value))
+        try:
+            setattr(self.__wrapped__, name, original(value))
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
 
     def __delattr__(self, name: str) -> None:
-        delattr(self.__wrapped__, name)
+        try:
+            delattr(self.__wrapped__, name)
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
 
 
 def is_proxy(thing: object) -> bool:
@@ -103,19 +116,16 @@ def proxy_class(cls: Any, methods: Mapping[str, Method]) -> Any:
     }
     for name in {*dir(cls), *_OF_ALL}:
         if _passes(cls, name):
-            namespace[name] = functools.update_wrapper(
-                _forward(name), getattr(cls, name), assigned=_FACE, updated=()
-            )
+            namespace[name] = _with_the_face_of(getattr(cls, name), _forward(name))
     for name, method in methods.items():
-        namespace[name] = (
-            functools.update_wrapper(method, getattr(cls, name), assigned=_FACE, updated=())
-            if hasattr(cls, name)
-            else method
-        )
+        namespace[name] = _with_the_face_of(getattr(cls, name), method) if hasattr(cls, name) else method
     return type(cls.__name__, (Proxy,), namespace)
 
 
-_FACE: Final = ("__module__", "__name__", "__qualname__", "__doc__", "__text_signature__")
+def _with_the_face_of(theirs: Any, ours: Any) -> Method:
+    """A copy of a function of ours that bears the names, documentation and signature of theirs."""
+    copy = FunctionType(ours.__code__, ours.__globals__, ours.__name__, ours.__defaults__, ours.__closure__)
+    return functools.update_wrapper(copy, theirs, updated=())
 
 
 def _passes(cls: Any, name: str) -> bool:
