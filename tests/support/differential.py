@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable
 from types import TracebackType
 
 
-def outcomes(steps: Iterable[Callable[[], object]]) -> list[object]:
-    """The result of each step, or all there is to an error, and the warnings on the way."""
+def outcomes(steps: Iterable[Callable[[], object]], whole_traces: bool = True) -> list[object]:
+    """The result of each step, or all there is to an error, and the warnings on the way.
+
+    Of tracebacks every frame, or only the last.
+    """
     seen: list[object] = []
     for number, step in enumerate(steps):
         with warnings.catch_warnings(record=True) as caught:
@@ -19,14 +22,14 @@ def outcomes(steps: Iterable[Callable[[], object]]) -> list[object]:
             try:
                 outcome: object = without_addresses(repr(step()))
             except BaseException as error:  # noqa: BLE001 - to compare it
-                outcome = all_of(error)
+                outcome = all_of(error, whole_traces)
         seen.append(
             (number, outcome, [(each.category, without_addresses(str(each.message))) for each in caught])
         )
     return seen
 
 
-def all_of(error: BaseException) -> tuple[object, ...]:
+def all_of(error: BaseException, whole_trace: bool) -> tuple[object, ...]:
     return (
         type(error),
         without_addresses(repr(error.args)),
@@ -35,7 +38,7 @@ def all_of(error: BaseException) -> tuple[object, ...]:
         repr(error.__context__),
         getattr(error, "__notes__", None),
         without_addresses(repr(sorted(vars(error).items()))),
-        frames(error.__traceback__),
+        frames(error.__traceback__)[0 if whole_trace else -1 :],
     )
 
 

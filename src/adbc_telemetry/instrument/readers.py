@@ -16,6 +16,7 @@ from typing import Any
 from adbc_telemetry.guard import contained
 from adbc_telemetry.instrument.recorder import StatementRecorder
 from adbc_telemetry.instrument.statement import RecordedStatement
+from adbc_telemetry.instrument.traces import leave_no_frame
 
 
 @contained(lambda error, recorder, reader: reader)
@@ -54,6 +55,7 @@ class _Batches:
             raise
         except BaseException as error:
             self._recorder.read_failed(self._statement, error)
+            leave_no_frame(error)
             raise
         self._recorder.read(self._statement, over=False)
         return batch
