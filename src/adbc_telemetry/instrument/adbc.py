@@ -8,6 +8,7 @@ driver manager.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import inspect
 import sys
@@ -101,9 +102,9 @@ def _reduces_as(cls: Any) -> Callable[..., Any]:
         reduced = cls.__reduce_ex__(self, protocol)
         if not isinstance(reduced, tuple) or len(reduced) < 3 or not isinstance(reduced[2], dict):
             return reduced
-        make, args, state, *more = reduced
-        args = tuple(cls if argument is type(self) else argument for argument in args)
-        return (make, args, {name: value for name, value in state.items() if name != STATE}, *more)
+        state = {name: value for name, value in reduced[2].items() if name != STATE}
+        # Not the `__newobj__` of an object's own, which insists on the class that the object has.
+        return (copyreg._reconstructor, (cls, object, None), state, *reduced[3:])  # type: ignore[attr-defined]
 
     return __reduce_ex__
 
@@ -115,20 +116,22 @@ def _reduces_as(cls: Any) -> Callable[..., Any]:
 
 def _connection_methods(cls: Any) -> Methods:
     def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
-        made = cls.cursor(self, *args, **kwargs)
+        try:
+            made = cls.cursor(self, *args, **kwargs)
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
         _follow_cursor(made, self._adbc_telemetry)
         return made
 
     def adbc_clone(self: Any, *args: Any, **kwargs: Any) -> Any:
-        clone = cls.adbc_clone(self, *args, **kwargs)
+        try:
+            clone = cls.adbc_clone(self, *args, **kwargs)
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
         self._adbc_telemetry.instrument_like_this(clone)
         return clone
-
-    def commit(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return (cls.commit if _commits_nothing(self) else recorded_commit)(self, *args, **kwargs)
-
-    def rollback(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return (cls.rollback if _commits_nothing(self) else recorded_rollback)(self, *args, **kwargs)
 
     def close(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: SessionRecorder = self._adbc_telemetry
@@ -150,16 +153,7 @@ def _connection_methods(cls: Any) -> Methods:
         finally:
             recorder.end()
 
-    recorded_commit = _recorded(cls, "commit", CONNECTION_OPERATIONS["commit"])
-    recorded_rollback = _recorded(cls, "rollback", CONNECTION_OPERATIONS["rollback"])
-    return {
-        "cursor": cursor,
-        "adbc_clone": adbc_clone,
-        "commit": commit,
-        "rollback": rollback,
-        "close": close,
-        "__del__": __del__,
-    }
+    return {"cursor": cursor, "adbc_clone": adbc_clone, "close": close, "__del__": __del__}
 
 
 def _commits_nothing(connection: Any) -> bool:
@@ -180,7 +174,8 @@ def _recorded(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: SessionRecorder = self._adbc_telemetry
-        statement = recorder.begin(operation, kwargs)
+        counts = not (operation.ends_transaction and _commits_nothing(self))
+        statement = recorder.begin(operation, kwargs) if counts else None
         try:
             result = getattr(cls, name)(self, *args, **kwargs)
         except BaseException as error:

@@ -27,6 +27,7 @@ class Operation:
         reads_sql: whether the statement type comes from the first word of the SQL; see `classify`.
         opens_results: whether rows may follow, so that the event waits for them.
         commits_first: whether the driver commits on its own before; that commit is part of this operation.
+        ends_transaction: whether it is no operation at all where there are no transactions.
         by_depth: the operation type for each value of the argument `depth`.
         returns_arrow: whether an ADBC driver answers with Arrow data, as the event's result format then says.
     """
@@ -36,6 +37,7 @@ class Operation:
     reads_sql: bool = False
     opens_results: bool = False
     commits_first: bool = False
+    ends_transaction: bool = False
     by_depth: Mapping[str, OperationType] | None = None
     returns_arrow: bool = False
 
@@ -87,8 +89,8 @@ CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
 CURSOR_CANCEL: Final = Operation(OperationType.CANCEL_STATEMENT)
 
 CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "commit": Operation(_EXECUTE, StatementType.SQL),
-    "rollback": Operation(_EXECUTE, StatementType.SQL),
+    "commit": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+    "rollback": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
     "adbc_cancel": CURSOR_CANCEL,
     "adbc_get_info": Operation(_NO_WORD, _METADATA, returns_arrow=True),
     "adbc_get_objects": Operation(
@@ -126,8 +128,8 @@ PLAIN_CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
 }
 
 PLAIN_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "commit": Operation(_EXECUTE, StatementType.SQL),
-    "rollback": Operation(_EXECUTE, StatementType.SQL),
+    "commit": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+    "rollback": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
 }
 
 
