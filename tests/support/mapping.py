@@ -96,21 +96,16 @@ TABLES = {"operations": operations, "fetches": fetches, "options": options, "mat
 
 def between_marks(text: str, name: str) -> str:
     """What stands between the marks of a table in the page."""
-    found = re.search(_pattern(name), text, re.DOTALL)
+    found = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
     assert found, f"no table {name}"
-    return found[2]
-
-
-def _pattern(name: str) -> str:
-    return rf"(<!-- table: {name} -->\n)(.*?)(<!-- end -->)"
+    return found[1]
 
 
 def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name, make in TABLES.items():
-        text = re.sub(
-            _pattern(name), lambda found, made=make(): found[1] + made + found[3], text, flags=re.DOTALL
-        )
+        start = f"<!-- table: {name} -->\n"
+        text = text.replace(start + between_marks(text, name), start + make(), 1)
     PAGE.write_text(text, encoding="utf-8")
 
 
