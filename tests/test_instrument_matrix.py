@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
 from importlib import metadata
+from typing import Any
 
 import pytest
 
 from adbc_telemetry import TelemetryClientManager
 from adbc_telemetry.schema import DriverConnectionParameters, ExecutionResultFormat, OssSqlDriverTelemetryLog
-from adbc_telemetry.testing import FakeClock, configuration, event_of
+from adbc_telemetry.testing import Event, FakeClock, configuration, event_of
 from support.databases import ADBC, ENDPOINT, WAYS, Followed, database_of, follow, followed
 from support.matrix import BEHIND, CREATE, DELETE, NO, QUERY, ROWS, SELECT, YES, Row
+from support.waiting import wait_until
 
 
 @pytest.fixture(params=WAYS)
@@ -247,3 +250,39 @@ def test_a_statement_of_which_nothing_is_fetched_lasts_until_it_was_executed(
     cursor.close()
     [log] = on.captured.wait_for(1)
     assert latencies(log) == (0, None, 0)
+
+
+def _sleep(cursor: Any, errors: list[BaseException]) -> None:
+    try:
+        cursor.execute("SELECT pg_sleep(60)")
+        cursor.fetchall()
+    except Exception as error:  # noqa: BLE001 - looked at by the test
+        errors.append(error)
+
+
+@pytest.mark.parametrize("name", ["ADBC PostgreSQL", "psycopg"])
+def test_a_cancelled_statement_is_one_event_with_the_error(name: str, request: pytest.FixtureRequest) -> None:
+    psycopg = pytest.importorskip("psycopg")
+    server = request.getfixturevalue("postgres")
+    running = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND wait_event = 'PgSleep'"
+    for thing in followed(request, name):
+        cursor = thing.connection.cursor()
+        errors: list[BaseException] = []
+
+        thread = threading.Thread(target=_sleep, args=(cursor, errors))
+        thread.start()
+        with psycopg.connect(server.uri(), autocommit=True) as watching:
+            wait_until(lambda watching=watching: watching.execute(running).fetchone() == (1,))
+        cancel = cursor.adbc_cancel if thing.database.adbc else thing.connection.cancel
+        cancel()
+        thread.join(30)
+        cursor.close()
+        settle(thing)
+        [error] = errors
+        failed = QUERY._replace(error_name=type(error).__name__)
+        cancelled = [Event("CANCEL_STATEMENT", "QUERY")] if thing.database.adbc else []
+        told = thing.captured.events[1:]
+        assert sorted(told, key=repr) == sorted([failed, *cancelled], key=repr)
+        ids = {log.sql_statement_id for log in thing.captured.driver_logs[1:]}
+        assert len(ids) == 1
+        thing.connection.rollback()

@@ -128,8 +128,8 @@ PLAIN_CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
 }
 
 PLAIN_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "commit": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
-    "rollback": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+    "commit": Operation(_EXECUTE, StatementType.SQL),
+    "rollback": Operation(_EXECUTE, StatementType.SQL),
 }
 
 
