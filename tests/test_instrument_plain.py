@@ -77,9 +77,10 @@ def script(connection: Any, mark: str) -> Iterator[Callable[[], object]]:
     yield cursor.fetchall
     yield cursor.fetchall
     yield cursor.fetchone
-    yield lambda: list(cursor.execute("SELECT n FROM t ORDER BY n"))
-    yield lambda: iter(cursor)
-    yield lambda: next(cursor.execute("SELECT n FROM t ORDER BY n"))
+    if hasattr(cursor, "__iter__"):
+        yield lambda: list(cursor.execute("SELECT n FROM t ORDER BY n"))
+        yield lambda: iter(cursor)
+        yield lambda: next(cursor.execute("SELECT n FROM t ORDER BY n"))
     yield lambda: setattr(cursor, "arraysize", 2)
     yield lambda: cursor.arraysize
     yield lambda: cursor.execute("SELECT n FROM t ORDER BY n").fetchmany()

@@ -99,6 +99,24 @@ def test_waiting_ends_with_the_last_event_that_was_waited_for() -> None:
     assert exporter.closed
 
 
+def test_whoever_waits_is_woken_by_the_event() -> None:
+    client = CapturedClient()
+    waiting = threading.Event()
+
+    def enough(events: list[Event]) -> bool:
+        waiting.set()
+        return len(events) == 1
+
+    def enqueue() -> None:
+        assert waiting.wait(10)
+        client.enqueue(make_log())
+
+    thread = threading.Thread(target=enqueue)
+    thread.start()
+    assert len(client.wait_until(enough)) == 1
+    thread.join()
+
+
 def test_waiting_in_vain_ends_with_an_error_that_lists_the_events() -> None:
     client = CapturedClient()
     client.enqueue(make_log())
