@@ -220,7 +220,10 @@ def _executes(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
 
 def _called_alike(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
     """Whether a method of ours, which spares itself the packing of arguments, may stand for the driver manager's."""
-    mine, its = inspect.signature(ours), inspect.signature(theirs)
+    try:
+        mine, its = inspect.signature(ours), inspect.signature(theirs)
+    except (TypeError, ValueError):  # without one, as some of C's
+        return False
     return [(each.name, each.kind, each.default) for each in mine.parameters.values()] == [
         (each.name, each.kind, each.default) for each in its.parameters.values()
     ]

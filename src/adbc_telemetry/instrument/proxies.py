@@ -44,7 +44,7 @@ class Proxy:
     Attributes:
         __wrapped__: the original.
         _adbc_telemetry: what records its operations.
-        _adbc_telemetry_owner: the proxy that this one has come from, where the original holds on to that one's.
+        _adbc_telemetry_owner: of a cursor's proxy, that of its connection, which lives as long.
     """
 
     __slots__ = ("__weakref__", "__wrapped__", "_adbc_telemetry", "_adbc_telemetry_owner")

@@ -133,8 +133,7 @@ class SessionRecorder:
             self._open.pop()
         except IndexError:
             return
-        for recorder in tuple(self._cursors or ()):
-            recorder.end()
+        self._end_cursors()
         try:
             (self._closing or _start(self.session, DELETE_SESSION)).emit()
         finally:
@@ -142,6 +141,12 @@ class SessionRecorder:
                 self._lease.release_soon()
             else:
                 self._lease.release()
+
+    @contained(_count_error)
+    def _end_cursors(self) -> None:
+        # By itself, lest another thread that makes a cursor meanwhile keep the session from its end.
+        for recorder in tuple(self._cursors or ()):
+            recorder.end()
 
 
 class StatementRecorder:
@@ -202,14 +207,14 @@ class StatementRecorder:
             self._end_of_script()
             return
         operation = self._operation
+        if operation.commits_first:
+            self._end_of_script()
         statement.record_execute_complete()
         if operation.opens_results and (self._returns_rows or has_rows(cursor, statement.statement_type)):
             self.awaits_rows = True
             statement.active_ns = monotonic_ns()
             statement.result_format = self.connection.result_format
         else:
-            if operation.commits_first:
-                self._end_of_script()
             self._end()
 
     @contained_positionally(_count_error)
