@@ -11,13 +11,14 @@ from typing import Any
 
 import pytest
 
-from adbc_telemetry import install, uninstall
+from adbc_telemetry import TelemetryClientManager, install, uninstall
 from adbc_telemetry.instrument import facts
 from adbc_telemetry.schema import DriverAuthFlow, DriverAuthMech, DriverConnectionParameters
 from adbc_telemetry.testing import BrokenExporter, CapturingExporter, configuration
 from support.databases import ADBC, ENDPOINT, Database, database_of, follow
 from support.differential import outcomes
 from support.matrix import CREATE, DELETE, QUERY, SELECT, UPDATE
+from support.waiting import wait_until
 
 pyarrow = pytest.importorskip("pyarrow")
 dbapi = pytest.importorskip("adbc_driver_manager.dbapi")
@@ -184,6 +185,7 @@ def test_unclosed_cursors_and_connections_warn_as_they_did(
     assert warned() == followed != []
     captured.wait_for(3)
     assert captured.events == [CREATE, QUERY, DELETE]
+    wait_until(lambda: TelemetryClientManager.get_instance().hosts() == [])  # released on the sender's side
 
 
 def test_uninstall_leaves_no_trace(captured: CapturingExporter, database: Database) -> None:

@@ -236,7 +236,7 @@ def test_errors_of_telemetry_itself_are_logged_without_their_messages(
 
     config = TelemetryConfiguration(enabled=True, max_retries=0)
     connection = instrument(OPEN[name](folder, request), refused_url(), config=config)
-    monkeypatch.setattr(StatementTelemetryContext, "__init__", broken)
+    monkeypatch.setattr(StatementTelemetryContext, "record_execute_complete", broken)
     assert run(work(connection, name, folder)) > 3
     with contextlib.suppress(Exception):
         connection.close()

@@ -267,12 +267,11 @@ def _cursor_methods(cls: Any) -> Methods:
             recorder.fail(error)
             leave_no_frame(error)
             raise
-        statement = recorder.statement
-        if statement is not None:
+        if recorder.statement is not None:
             if row is None or recorder.awaits_rows:
                 recorder.fetched(row is None)
             else:
-                statement.active_ns = monotonic_ns()
+                recorder.active_ns = monotonic_ns()
         return row
 
     def fetchmany(self: Any, *args: Any, **kwargs: Any) -> Any:

@@ -13,9 +13,9 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
+from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.guard import contained
 from adbc_telemetry.instrument.recorder import StatementRecorder
-from adbc_telemetry.instrument.statement import RecordedStatement
 from adbc_telemetry.instrument.traces import leave_no_frame
 
 
@@ -39,7 +39,9 @@ class _Batches:
 
     __slots__ = ("_reader", "_recorder", "_statement")
 
-    def __init__(self, reader: Any, recorder: StatementRecorder, statement: RecordedStatement) -> None:
+    def __init__(
+        self, reader: Any, recorder: StatementRecorder, statement: StatementTelemetryContext
+    ) -> None:
         self._reader = reader
         self._recorder = recorder
         self._statement = statement

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any, Final
 from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
 from adbc_telemetry.guard import contained, contained_positionally
 from adbc_telemetry.instrument.operations import CREATE_SESSION, DELETE_SESSION, Operation, classify
-from adbc_telemetry.instrument.statement import RecordedStatement
 from adbc_telemetry.schema import ExecutionResultFormat, StatementType
 
 if TYPE_CHECKING:
@@ -153,6 +152,7 @@ class StatementRecorder:
     """Follows a cursor: the statement whose results are still being read, if any.
 
     Attributes:
+        active_ns: the monotonic time of the last thing that the driver did for the statement; 0 before.
         connection: the recorder of the cursor's connection.
         statement: the statement under way, until its one event has been emitted.
         awaits_rows: whether no row of it has been fetched yet.
@@ -164,6 +164,7 @@ class StatementRecorder:
         "__weakref__",
         "_operation",
         "_returns_rows",
+        "active_ns",
         "awaits_rows",
         "connection",
         "errors",
@@ -174,7 +175,8 @@ class StatementRecorder:
     def __init__(self, connection: SessionRecorder) -> None:
         self.connection = connection
         self.reader: weakref.ref[Any] | None = None
-        self.statement: RecordedStatement | None = None
+        self.statement: StatementTelemetryContext | None = None
+        self.active_ns = 0
         self.awaits_rows = False
         self.errors = 0
         # _operation and _returns_rows are those of the statement: there is no need for them before `begin`.
@@ -190,10 +192,11 @@ class StatementRecorder:
             statement_type, returns_rows = classify(sql)
         self._operation = operation
         self._returns_rows = returns_rows
+        self.active_ns = 0
         connection = self.connection
         if operation.commits_first:
             connection.in_script = True
-        self.statement = RecordedStatement(
+        self.statement = StatementTelemetryContext(
             connection.session,
             statement_type=statement_type,
             operation_type=operation.operation_type,
@@ -212,7 +215,7 @@ class StatementRecorder:
         statement.record_execute_complete()
         if operation.opens_results and (self._returns_rows or has_rows(cursor, statement.statement_type)):
             self.awaits_rows = True
-            statement.active_ns = monotonic_ns()
+            self.active_ns = monotonic_ns()
             statement.result_format = self.connection.result_format
         else:
             self._end()
@@ -230,13 +233,13 @@ class StatementRecorder:
             statement.record_results_consumed()
             self._end()
         else:
-            statement.active_ns = monotonic_ns()
+            self.active_ns = monotonic_ns()
 
     @contained(_count_error)
     def handed_out(self) -> None:
         """The results are to be read in another way than by the cursor."""
         if self.statement is not None:
-            self.statement.active_ns = monotonic_ns()
+            self.active_ns = monotonic_ns()
 
     @contained(_count_error)
     def fetched_many(self, cursor: Any, rows: list[Any], args: tuple[Any, ...], kwargs: Any) -> None:
@@ -263,19 +266,19 @@ class StatementRecorder:
     # A reader knows the statement that it belongs to: the cursor may be at another one by now.
 
     @contained(_count_error)
-    def read(self, statement: RecordedStatement, over: bool) -> None:
+    def read(self, statement: StatementTelemetryContext, over: bool) -> None:
         """A reader that was handed out has read a batch, or its end."""
         if self.statement is statement:
             self.fetched(over)
 
     @contained(_count_error)
-    def read_failed(self, statement: RecordedStatement, error: BaseException) -> None:
+    def read_failed(self, statement: StatementTelemetryContext, error: BaseException) -> None:
         """Reading has failed."""
         if self.statement is statement:
             self.fail(error)
 
     @contained(_count_error)
-    def dropped(self, statement: RecordedStatement) -> None:
+    def dropped(self, statement: StatementTelemetryContext) -> None:
         """The reader is gone."""
         if self.statement is statement:
             self._abandon()
@@ -300,8 +303,7 @@ class StatementRecorder:
         self.awaits_rows = False
         self.reader = None
         if statement is not None:
-            statement.abandon()
-            statement.emit()
+            statement.emit(ended_ns=self.active_ns)
 
     def _end(self) -> None:
         statement, self.statement = self.statement, None
