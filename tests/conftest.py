@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, settings
 from adbc_telemetry import TelemetryClientManager, lifecycle
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.lifecycle import close_together
+from support.postgres import PostgresServer, find_binaries
 from support.server import TelemetryServer
 from support.waiting import wait_until
 
@@ -52,4 +53,13 @@ def nothing_left_behind() -> Iterator[None]:
 @pytest.fixture
 def server() -> Iterator[TelemetryServer]:
     with TelemetryServer() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    binaries = find_binaries()
+    if binaries is None:
+        pytest.skip("pgserver brings no PostgreSQL server for this Python")
+    with PostgresServer(binaries) as running:
         yield running

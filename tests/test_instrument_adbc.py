@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import importlib
 import inspect
 import sqlite3
 import sys
@@ -29,10 +30,9 @@ from adbc_telemetry import (
     uninstall,
 )
 from adbc_telemetry.context import StatementTelemetryContext
-from adbc_telemetry.instrument import adbc
+from adbc_telemetry.instrument import facts
 from adbc_telemetry.instrument.operations import CONNECTION_OPERATIONS, classify
 from adbc_telemetry.schema import (
-    DriverConnectionParameters,
     ExecutionResultFormat,
     OperationType,
     OssSqlDriverTelemetryLog,
@@ -178,7 +178,9 @@ def test_a_query_is_one_event_with_every_field_in_its_place(connect: Any, record
     assert event.system_configuration.driver_version == info["driver_version"]
     assert event.system_configuration.client_app_name == "an application"
     assert event.system_configuration.runtime_name
-    assert event.driver_connection_params == DriverConnectionParameters(enable_arrow=True, auto_commit=False)
+    assert event.driver_connection_params is not None
+    assert event.driver_connection_params.enable_arrow is True
+    assert event.driver_connection_params.auto_commit is False
     assert event.operation_latency_ms is not None
     operation = event.sql_operation
     assert operation is not None
@@ -917,8 +919,8 @@ def test_a_connection_that_cannot_be_followed_is_left_as_it_is(
 def test_a_driver_that_does_not_tell_its_name_is_followed_all_the_same(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert adbc.driver_name_and_version(None) == (None, None)
-    monkeypatch.setattr(adbc, "driver_name_and_version", lambda connection: (None, None))
+    assert facts.driver_name_and_version(None) == (None, None)
+    monkeypatch.setattr(facts, "driver_name_and_version", lambda connection: (None, None))
     instrument(connect_sqlite(), ENDPOINT, config=enabled(), exporter=recording).close()
     assert recording.events() == [CREATE, DELETE]
     assert recording.driver_logs()[0].system_configuration.driver_name == "adbc-telemetry"  # type: ignore[union-attr]
@@ -1050,10 +1052,9 @@ def test_a_closed_connection_is_left_as_it_is(recording: Recording) -> None:
 
 
 def test_a_connection_of_another_kind_is_refused(recording: Recording) -> None:
-    connection = sqlite3.connect(":memory:")
-    with pytest.raises(TypeError, match=r"ADBC DBAPI connections .* not sqlite3\.Connection"):
-        instrument(connection, ENDPOINT, config=enabled(), exporter=recording)
-    connection.close()
+    for thing in (1, "a string", sqlite3, sqlite3.Connection, None):
+        with pytest.raises(TypeError, match=r"only DBAPI connections, .* not "):
+            instrument(thing, ENDPOINT, config=enabled(), exporter=recording)
 
 
 def test_wrong_arguments_are_told() -> None:
@@ -1160,8 +1161,8 @@ def test_importing_the_package_imports_no_driver_manager() -> None:
 
 def test_both_spellings_of_the_import_can_be_called(recording: Recording) -> None:
     import adbc_telemetry
-    import adbc_telemetry.instrument as by_module
 
+    by_module: Any = importlib.import_module("adbc_telemetry.instrument")
     for spelling in (adbc_telemetry.instrument, by_module, by_module.instrument):
         spelling(connect_sqlite(), ENDPOINT, config=enabled(), exporter=recording).close()
     assert recording.events() == [CREATE, DELETE] * 3

@@ -264,15 +264,19 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
             operation_latency_ms=(end - start) // 1_000_000,
         )
 
-    def emit(self) -> bool:
+    def emit(self, *, ended_ns: int = 0) -> bool:
         """Hand the event to the session's client: the first time only.
+
+        Args:
+            ended_ns: of a statement whose results were not read to the end, when it was last at work, by
+                `time.monotonic_ns`, so that it does not last while it lies idle; 0: until now.
 
         Returns:
             True where this call emitted the event; False where an earlier one had, or without a client.
         """
         if next(self._emissions):
             return False
-        self._emitted_ns = monotonic_ns()
+        self._emitted_ns = ended_ns or monotonic_ns()
         self._emitted_at_ns = time_ns()
         self._event_number = next_number()
         client: Any = self.session.client

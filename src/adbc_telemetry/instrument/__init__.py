@@ -2,8 +2,9 @@
 
     connection = instrument(connection, "https://workspace.example", auth=lambda: {"Authorization": ...})
 
-or `install(...)` once, for every connection opened from then on. Supported are the ADBC DBAPI connections
-of `adbc_driver_manager`, with any driver. What is recorded of which method: see the table in `operations`.
+or `install(...)` once, for every ADBC connection opened from then on. Supported are the DBAPI connections of
+`adbc_driver_manager`, with any driver, and those of any other driver that follows PEP 249. What is recorded of
+which method: see the table in `operations`.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.guard import contained
-from adbc_telemetry.instrument import adbc
+from adbc_telemetry.instrument import adbc, plain
 from adbc_telemetry.instrument.installation import Installation
 from adbc_telemetry.instrument.settings import resolve
 
@@ -45,10 +46,10 @@ def instrument(
     """Record what `connection` does from now on: an event for each operation, until it is closed.
 
     Everything else stays as it was: results, exceptions, warnings, `isinstance`. Cursors that exist already are
-    not followed. To instrument a connection twice is to instrument it once.
+    not followed. To instrument what this has returned is to instrument it once.
 
     Args:
-        connection: an ADBC DBAPI connection.
+        connection: a DBAPI connection, of ADBC or of any other driver that follows PEP 249.
         endpoint: where events go, a host or a URL; the environment's `ADBC_TELEMETRY_ENDPOINT` where nobody
             says, and without that nothing is done, unless there is an `exporter`.
         auth: returns the headers that authenticate a request.
@@ -60,11 +61,12 @@ def instrument(
         client_app_name: the application.
 
     Returns:
-        The very same object; untouched where telemetry is disabled, the user has opted out, or the connection
-        is closed.
+        An ADBC connection itself; for any other a proxy that stands for it, whose operations alone are
+        recorded, and which has it as `__wrapped__`. The connection itself, untouched, where telemetry is
+        disabled, the user has opted out, or the connection is closed.
 
     Raises:
-        TypeError: there is no way to instrument such a connection, or another argument is of the wrong type.
+        TypeError: this is no DBAPI connection, or one of asyncio's, or another argument is of the wrong type.
         ValueError: `endpoint` or `config` makes no sense, or `auth` would travel unencrypted.
     """
     settings = resolve(
@@ -78,14 +80,14 @@ def instrument(
     )
     if settings is None:
         return connection
-    if not adbc.is_adbc_connection(connection):  # plain PEP 249 connections will go here
+    if not (adbc.is_adbc_connection(connection) or plain.is_plain_connection(connection)):
         kind = type(connection)
         raise TypeError(
-            "only ADBC DBAPI connections (adbc_driver_manager.dbapi.Connection) can be instrumented, "
+            "only DBAPI connections, of ADBC or another driver of PEP 249, can be instrumented, "
             f"not {kind.__module__}.{kind.__qualname__}"
         )
-    settings.follow(connection, session_id)
-    return connection
+    followed: Connection = settings.follow(connection, session_id)
+    return followed
 
 
 def install(

@@ -8,26 +8,31 @@ driver manager.
 
 from __future__ import annotations
 
+import copyreg
 import functools
+import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from time import monotonic_ns
 from typing import Any, Final
 
-from adbc_telemetry.guard import contained
+from adbc_telemetry.guard import contained_positionally
 from adbc_telemetry.instrument.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
+    CURSOR_FETCHES,
     CURSOR_OPERATIONS,
+    Fetch,
     Operation,
 )
+from adbc_telemetry.instrument.readers import follow_reader
 from adbc_telemetry.instrument.recorder import SessionRecorder, StatementRecorder
+from adbc_telemetry.instrument.traces import leave_no_frame
 
 DBAPI_MODULE: Final = "adbc_driver_manager.dbapi"
 
 STATE: Final = "_adbc_telemetry"
 """The one attribute that an instrumented connection or cursor has and others have not."""
-
-_DRIVER_NAME, _DRIVER_VERSION = 100, 101  # ADBC_INFO_DRIVER_NAME, ADBC_INFO_DRIVER_VERSION
 
 Methods = dict[str, Callable[..., Any]]
 
@@ -46,35 +51,6 @@ def is_instrumented(connection: object) -> bool:
 def is_closed(connection: Any) -> bool:
     """Whether the connection has been closed, so that nothing is left to record."""
     return bool(connection._closed)
-
-
-def autocommits(connection: Any) -> bool | None:
-    """Whether each statement commits on its own; None where the driver manager does not say."""
-    autocommit = getattr(connection, "_autocommit", None)
-    return autocommit if isinstance(autocommit, bool) else None
-
-
-def _not_told(error: Exception, connection: object) -> tuple[str | None, str | None]:
-    return None, None
-
-
-@contained(_not_told)
-def driver_name_and_version(connection: Any) -> tuple[str | None, str | None]:
-    """What the driver calls itself.
-
-    Asks for these two facts alone and not by `adbc_get_info()`: drivers know them by heart, whereas some ask
-    the server for the others, and would do so inside the host program's transaction.
-    """
-    import pyarrow
-
-    stream = connection.adbc_connection.get_info([_DRIVER_NAME, _DRIVER_VERSION])
-    rows = pyarrow.RecordBatchReader._import_from_c(stream.address).read_all().to_pylist()
-    told = {row["info_name"]: row["info_value"] for row in rows}
-    return _text(told.get(_DRIVER_NAME)), _text(told.get(_DRIVER_VERSION))
-
-
-def _text(value: object) -> str | None:
-    return value if isinstance(value, str) and value else None
 
 
 def follow(connection: Any, start: Callable[[], SessionRecorder]) -> None:
@@ -101,7 +77,7 @@ def cursor_class(cls: Any) -> Any:
     """The subclass that cursors of instrumented connections belong to."""
     methods: Methods = {
         **{name: _executes(cls, name, operation) for name, operation in CURSOR_OPERATIONS.items()},
-        **{name: _fetches(cls, name, over) for name, over in _FETCHES.items()},
+        **{name: _fetches_all(cls, name) for name, end in CURSOR_FETCHES.items() if end is Fetch.ALL},
         **_cursor_methods(cls),
     }
     return _subclass(cls, {name: method for name, method in methods.items() if hasattr(cls, name)})
@@ -114,31 +90,48 @@ def _subclass(cls: Any, methods: Methods) -> Any:
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
     }
-    for name, method in methods.items():
+    for name, method in {**methods, "__reduce_ex__": _reduces_as(cls)}.items():
         namespace[name] = functools.update_wrapper(method, getattr(cls, name))
     return type(cls)(cls.__name__, (cls,), namespace)
 
 
+def _reduces_as(cls: Any) -> Callable[..., Any]:
+    """Pickling fails, or succeeds, as that of an object that is not followed."""
+
+    def __reduce_ex__(self: Any, protocol: Any) -> Any:
+        reduced = cls.__reduce_ex__(self, protocol)
+        if not isinstance(reduced, tuple) or len(reduced) < 3 or not isinstance(reduced[2], dict):
+            return reduced
+        state = {name: value for name, value in reduced[2].items() if name != STATE}
+        # Not the `__newobj__` of an object's own, which insists on the class that the object has.
+        return (copyreg._reconstructor, (cls, object, None), state, *reduced[3:])  # type: ignore[attr-defined]
+
+    return __reduce_ex__
+
+
 # The methods below look up the driver manager's own on the class at each call, as `super()` would: whoever else
 # patches that class is not bypassed. Each has the one shape: begin; the real call; fail and re-raise, or finish.
+# An error leaves with the traceback that it would have without.
 
 
 def _connection_methods(cls: Any) -> Methods:
     def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
-        made = cls.cursor(self, *args, **kwargs)
+        try:
+            made = cls.cursor(self, *args, **kwargs)
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
         _follow_cursor(made, self._adbc_telemetry)
         return made
 
     def adbc_clone(self: Any, *args: Any, **kwargs: Any) -> Any:
-        clone = cls.adbc_clone(self, *args, **kwargs)
+        try:
+            clone = cls.adbc_clone(self, *args, **kwargs)
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
         self._adbc_telemetry.instrument_like_this(clone)
         return clone
-
-    def commit(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return (cls.commit if _commits_nothing(self) else recorded_commit)(self, *args, **kwargs)
-
-    def rollback(self: Any, *args: Any, **kwargs: Any) -> Any:
-        return (cls.rollback if _commits_nothing(self) else recorded_rollback)(self, *args, **kwargs)
 
     def close(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: SessionRecorder = self._adbc_telemetry
@@ -147,6 +140,7 @@ def _connection_methods(cls: Any) -> Methods:
             result = cls.close(self, *args, **kwargs)
         except BaseException as error:
             recorder.fail_close(error)
+            leave_no_frame(error)
             raise
         recorder.end()
         return result
@@ -159,16 +153,7 @@ def _connection_methods(cls: Any) -> Methods:
         finally:
             recorder.end()
 
-    recorded_commit = _recorded(cls, "commit", CONNECTION_OPERATIONS["commit"])
-    recorded_rollback = _recorded(cls, "rollback", CONNECTION_OPERATIONS["rollback"])
-    return {
-        "cursor": cursor,
-        "adbc_clone": adbc_clone,
-        "commit": commit,
-        "rollback": rollback,
-        "close": close,
-        "__del__": __del__,
-    }
+    return {"cursor": cursor, "adbc_clone": adbc_clone, "close": close, "__del__": __del__}
 
 
 def _commits_nothing(connection: Any) -> bool:
@@ -176,11 +161,11 @@ def _commits_nothing(connection: Any) -> bool:
     return connection._adbc_telemetry.in_script or not getattr(connection, "_commit_supported", True)
 
 
-@contained(lambda error, cursor, recorder: None)
+@contained_positionally(lambda error, cursor, recorder: None)
 def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     cls: Any = type(cursor)
     kind = cursor_class(cls)
-    setattr(cursor, STATE, StatementRecorder(recorder))
+    cursor._adbc_telemetry = StatementRecorder(recorder)
     cursor.__class__ = kind
 
 
@@ -189,13 +174,15 @@ def _recorded(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: SessionRecorder = self._adbc_telemetry
-        statement = recorder.begin(operation, kwargs)
+        counts = not (operation.ends_transaction and _commits_nothing(self))
+        statement = recorder.begin(operation, kwargs) if counts else None
         try:
             result = getattr(cls, name)(self, *args, **kwargs)
         except BaseException as error:
             recorder.fail(statement, error)
+            leave_no_frame(error)
             raise
-        recorder.finish(statement)
+        recorder.finish(statement, operation.returns_arrow)
         return result
 
     return method
@@ -206,37 +193,55 @@ def _executes(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(operation, args, kwargs)
+        recorder.begin(operation, args[0] if args else kwargs.get("operation"))
         try:
             result = getattr(cls, name)(self, *args, **kwargs)
         except BaseException as error:
             recorder.fail(error)
+            leave_no_frame(error)
             raise
         recorder.executed(self)
         return result
 
-    return method
+    def execute(self: Any, operation: Any, parameters: Any = None) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        recorder.begin(CURSOR_OPERATIONS["execute"], operation)
+        try:
+            result = cls.execute(self, operation, parameters)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.executed(self)
+        return result
+
+    return execute if name == "execute" and _called_alike(execute, cls.execute) else method
 
 
-# Whether a fetch that returned was the last. A reader or a stream that is handed out is read behind the cursor's back:
-# its statement is over when the cursor is closed, dropped or used again.
-_Over = bool
-_READ_TO_THE_END: Final = True
-_HANDED_OUT: Final = False
-
-_FETCHES: Final[Mapping[str, _Over]] = {
-    "fetchall": _READ_TO_THE_END,
-    "fetch_arrow_table": _READ_TO_THE_END,
-    "fetchallarrow": _READ_TO_THE_END,
-    "fetch_df": _READ_TO_THE_END,
-    "fetch_polars": _READ_TO_THE_END,
-    "fetch_record_batch": _HANDED_OUT,
-    "fetch_arrow": _HANDED_OUT,
-}
+def _called_alike(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
+    """Whether a method of ours, which spares itself the packing of arguments, may stand for the driver manager's."""
+    try:
+        mine, its = inspect.signature(ours), inspect.signature(theirs)
+    except (TypeError, ValueError):  # without one, as some of C's
+        return False
+    return [(each.name, each.kind, each.default) for each in mine.parameters.values()] == [
+        (each.name, each.kind, each.default) for each in its.parameters.values()
+    ]
 
 
-def _fetches(cls: Any, name: str, over: _Over) -> Callable[..., Any]:
-    """A method of the cursor that fetches, always to the end or never."""
+def _fetches_all(cls: Any, name: str) -> Callable[..., Any]:
+    """A method of the cursor that fetches to the end."""
+
+    def fetchall(self: Any) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        try:
+            rows = cls.fetchall(self)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.fetched(True)
+        return rows
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
@@ -244,24 +249,29 @@ def _fetches(cls: Any, name: str, over: _Over) -> Callable[..., Any]:
             result = getattr(cls, name)(self, *args, **kwargs)
         except BaseException as error:
             recorder.fail(error)
+            leave_no_frame(error)
             raise
-        recorder.fetched(over)
+        recorder.fetched(True)
         return result
 
-    return method
+    return fetchall if name == "fetchall" and _called_alike(fetchall, cls.fetchall) else method
 
 
 def _cursor_methods(cls: Any) -> Methods:
     def fetchone(self: Any) -> Any:
-        # Called once a row, also by iteration: between the first row and the last it does next to nothing.
+        # Called once a row, also by iteration: between the first row and the last it takes the time and no more.
         recorder: StatementRecorder = self._adbc_telemetry
         try:
             row = cls.fetchone(self)
         except BaseException as error:
             recorder.fail(error)
+            leave_no_frame(error)
             raise
-        if row is None or recorder.awaits_rows:
-            recorder.fetched(row is None)
+        if recorder.statement is not None:
+            if row is None or recorder.awaits_rows:
+                recorder.fetched(row is None)
+            else:
+                recorder.active_ns = monotonic_ns()
         return row
 
     def fetchmany(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -270,9 +280,32 @@ def _cursor_methods(cls: Any) -> Methods:
             rows = cls.fetchmany(self, *args, **kwargs)
         except BaseException as error:
             recorder.fail(error)
+            leave_no_frame(error)
             raise
         recorder.fetched_many(self, rows, args, kwargs)
         return rows
+
+    def fetch_record_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        try:
+            reader = cls.fetch_record_batch(self, *args, **kwargs)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.handed_out()
+        return follow_reader(recorder, reader)
+
+    def fetch_arrow(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        try:
+            stream = cls.fetch_arrow(self, *args, **kwargs)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.handed_out()
+        return stream
 
     def adbc_cancel(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
@@ -281,6 +314,7 @@ def _cursor_methods(cls: Any) -> Methods:
             result = cls.adbc_cancel(self, *args, **kwargs)
         except BaseException as error:
             recorder.connection.fail(cancel, error)
+            leave_no_frame(error)
             raise
         recorder.connection.finish(cancel)
         return result
@@ -292,8 +326,17 @@ def _cursor_methods(cls: Any) -> Methods:
             result = cls.close(self, *args, **kwargs)
         except BaseException as error:
             recorder.fail(error)
+            leave_no_frame(error)
             raise
-        recorder.end()
+        if recorder.statement is not None:
+            recorder.end()
         return result
 
-    return {"fetchone": fetchone, "fetchmany": fetchmany, "adbc_cancel": adbc_cancel, "close": close}
+    return {
+        "fetchone": fetchone,
+        "fetchmany": fetchmany,
+        "fetch_record_batch": fetch_record_batch,
+        "fetch_arrow": fetch_arrow,
+        "adbc_cancel": adbc_cancel,
+        "close": close,
+    }

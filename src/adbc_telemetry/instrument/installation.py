@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 from adbc_telemetry.instrument.settings import Settings
+from adbc_telemetry.instrument.traces import leave_no_frame
 
 
 class Installation:
@@ -27,7 +28,11 @@ class Installation:
 
         @functools.wraps(original)
         def __init__(connection: Any, *args: Any, **kwargs: Any) -> None:
-            original(connection, *args, **kwargs)
+            try:
+                original(connection, *args, **kwargs)
+            except BaseException as error:
+                leave_no_frame(error)
+                raise
             settings = self._settings
             if settings is not None:
                 settings.follow(connection)

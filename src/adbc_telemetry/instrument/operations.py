@@ -1,8 +1,9 @@
-"""What an operation counts as: the one table of what is recorded of an ADBC connection, and how.
+"""What an operation counts as: the one table of what is recorded of a connection, and how.
 
-The wire has no word for preparing a statement, for asking what its result would look like, nor for facts about
-the driver or statistics. The former count as statements of type METADATA, because nothing is run; the latter
-have no operation type: LIST_TYPE_INFO is about data types and would be wrong.
+`docs/instrumentation.md` shows this table; a test compares the two. The wire has no word for preparing a statement,
+for asking what its result would look like, nor for facts about the driver or statistics. The former count as
+statements of type METADATA, because nothing is run; the latter have no operation type: LIST_TYPE_INFO is about data
+types and would be wrong.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Final, NamedTuple
 
 from adbc_telemetry.schema import OperationType, StatementType
@@ -25,7 +27,9 @@ class Operation:
         reads_sql: whether the statement type comes from the first word of the SQL; see `classify`.
         opens_results: whether rows may follow, so that the event waits for them.
         commits_first: whether the driver commits on its own before; that commit is part of this operation.
+        ends_transaction: whether it is no operation at all where there are no transactions.
         by_depth: the operation type for each value of the argument `depth`.
+        returns_arrow: whether an ADBC driver answers with Arrow data, as the event's result format then says.
     """
 
     operation_type: OperationType
@@ -33,7 +37,19 @@ class Operation:
     reads_sql: bool = False
     opens_results: bool = False
     commits_first: bool = False
+    ends_transaction: bool = False
     by_depth: Mapping[str, OperationType] | None = None
+    returns_arrow: bool = False
+
+
+class Fetch(Enum):
+    """When a method that fetches has fetched the last row, so that the statement is over."""
+
+    ONE = "when there is no row left"
+    MANY = "when there are fewer rows than asked for"
+    ALL = "on return"
+    READER = "when the reader is at its end, or dropped"
+    STREAM = "when the cursor is closed, dropped or used again: the stream is read behind its back"
 
 
 _EXECUTE: Final = OperationType.EXECUTE_STATEMENT
@@ -43,24 +59,40 @@ _METADATA: Final = StatementType.METADATA
 CREATE_SESSION: Final = Operation(OperationType.CREATE_SESSION)
 DELETE_SESSION: Final = Operation(OperationType.DELETE_SESSION)
 
+# ADBC: `adbc_driver_manager.dbapi`, whichever the driver.
+
 CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True),
+    "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True, returns_arrow=True),
     "executemany": Operation(_EXECUTE, StatementType.UPDATE),
     "executescript": Operation(_EXECUTE, StatementType.SQL, commits_first=True),
     "adbc_ingest": Operation(_EXECUTE, StatementType.UPDATE),
     "adbc_execute_partitions": Operation(_EXECUTE, reads_sql=True),
-    "adbc_read_partition": Operation(_EXECUTE, StatementType.QUERY, opens_results=True),
+    "adbc_read_partition": Operation(_EXECUTE, StatementType.QUERY, opens_results=True, returns_arrow=True),
     "adbc_execute_schema": Operation(_EXECUTE, _METADATA),
     "adbc_prepare": Operation(_EXECUTE, _METADATA),
+}
+
+CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
+    "fetchone": Fetch.ONE,
+    "next": Fetch.ONE,
+    "__next__": Fetch.ONE,
+    "fetchmany": Fetch.MANY,
+    "fetchall": Fetch.ALL,
+    "fetch_arrow_table": Fetch.ALL,
+    "fetchallarrow": Fetch.ALL,
+    "fetch_df": Fetch.ALL,
+    "fetch_polars": Fetch.ALL,
+    "fetch_record_batch": Fetch.READER,
+    "fetch_arrow": Fetch.STREAM,
 }
 
 CURSOR_CANCEL: Final = Operation(OperationType.CANCEL_STATEMENT)
 
 CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "commit": Operation(_EXECUTE, StatementType.SQL),
-    "rollback": Operation(_EXECUTE, StatementType.SQL),
-    "adbc_cancel": Operation(OperationType.CANCEL_STATEMENT),
-    "adbc_get_info": Operation(_NO_WORD, _METADATA),
+    "commit": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+    "rollback": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+    "adbc_cancel": CURSOR_CANCEL,
+    "adbc_get_info": Operation(_NO_WORD, _METADATA, returns_arrow=True),
     "adbc_get_objects": Operation(
         _NO_WORD,
         _METADATA,
@@ -71,11 +103,33 @@ CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
             "columns": OperationType.LIST_COLUMNS,
             "all": OperationType.LIST_COLUMNS,
         },
+        returns_arrow=True,
     ),
     "adbc_get_table_schema": Operation(OperationType.LIST_COLUMNS, _METADATA),
-    "adbc_get_table_types": Operation(OperationType.LIST_TABLE_TYPES, _METADATA),
-    "adbc_get_statistics": Operation(_NO_WORD, _METADATA),
-    "adbc_get_statistic_names": Operation(_NO_WORD, _METADATA),
+    "adbc_get_table_types": Operation(OperationType.LIST_TABLE_TYPES, _METADATA, returns_arrow=True),
+    "adbc_get_statistics": Operation(_NO_WORD, _METADATA, returns_arrow=True),
+    "adbc_get_statistic_names": Operation(_NO_WORD, _METADATA, returns_arrow=True),
+}
+
+# PEP 249, and `executescript` besides: of cursors, and of connections where they have it as a short cut.
+
+PLAIN_CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
+    "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True),
+    "executemany": Operation(_EXECUTE, StatementType.UPDATE, opens_results=True),
+    "executescript": Operation(_EXECUTE, StatementType.SQL),
+    "callproc": Operation(_EXECUTE, StatementType.SQL, opens_results=True),
+}
+
+PLAIN_CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
+    "fetchone": Fetch.ONE,
+    "__next__": Fetch.ONE,
+    "fetchmany": Fetch.MANY,
+    "fetchall": Fetch.ALL,
+}
+
+PLAIN_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
+    "commit": Operation(_EXECUTE, StatementType.SQL),
+    "rollback": Operation(_EXECUTE, StatementType.SQL),
 }
 
 
@@ -119,7 +173,7 @@ _LOOK_AT_MOST: Final = 200
 
 
 def classify(sql: object) -> SqlClass:
-    """What kind of statement this is, by its first word; bytes are a Substrait plan.
+    """What kind of statement this is, by its first word; bytes are a Substrait plan, as ADBC has it.
 
     Looks at the first 200 characters and keeps none of them.
     """

@@ -6,13 +6,15 @@ Everything here may be called from the host program's methods and is contained: 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Mapping
+from time import monotonic_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
-from adbc_telemetry.guard import contained
+from adbc_telemetry.guard import contained, contained_positionally
 from adbc_telemetry.instrument.operations import CREATE_SESSION, DELETE_SESSION, Operation, classify
-from adbc_telemetry.schema import StatementType
+from adbc_telemetry.schema import ExecutionResultFormat, StatementType
 
 if TYPE_CHECKING:
     from adbc_telemetry.manager import TelemetryClientLease
@@ -35,6 +37,7 @@ class SessionRecorder:
     Attributes:
         session: what all events of the connection share.
         instrument_like_this: instruments another connection in the same way; for clones.
+        result_format: in which the driver hands over results; None where it does not say.
         in_script: whether the driver is committing on its own, which is no event of its own.
         collected: set when the garbage collector closes the connection, where nothing may wait.
         errors: how many facts could not be recorded.
@@ -42,12 +45,14 @@ class SessionRecorder:
 
     __slots__ = (
         "_closing",
+        "_cursors",
         "_lease",
         "_open",
         "collected",
         "errors",
         "in_script",
         "instrument_like_this",
+        "result_format",
         "session",
     )
 
@@ -56,14 +61,18 @@ class SessionRecorder:
         session: TelemetrySessionContext,
         lease: TelemetryClientLease,
         instrument_like_this: Callable[[Any], object],
+        result_format: ExecutionResultFormat | None = None,
     ) -> None:
         self.session = session
         self.instrument_like_this = instrument_like_this
+        self.result_format = result_format
         self.in_script = False
         self.collected = False
         self.errors = 0
         self._lease = lease
         self._closing: StatementTelemetryContext | None = None
+        # Of drivers that close a connection's cursors without a word to them.
+        self._cursors: weakref.WeakSet[StatementRecorder] | None = None
         # One token, taken by whoever ends the session first: list.pop is atomic.
         self._open = [True]
         _start(session, CREATE_SESSION).emit()
@@ -80,9 +89,11 @@ class SessionRecorder:
         return statement
 
     @contained(_count_error)
-    def finish(self, statement: StatementTelemetryContext | None) -> None:
+    def finish(self, statement: StatementTelemetryContext | None, returns_arrow: bool = False) -> None:
         if statement is not None:
             statement.record_execute_complete()
+            if returns_arrow:
+                statement.result_format = self.result_format
             statement.emit()
 
     @contained(_count_error)
@@ -102,6 +113,14 @@ class SessionRecorder:
         if self._closing is not None:
             self._closing.record_error(error)
 
+    def cursor(self) -> StatementRecorder:
+        """A recorder for a cursor that ends with this connection at the latest."""
+        recorder = StatementRecorder(self)
+        if self._cursors is None:
+            self._cursors = weakref.WeakSet()
+        self._cursors.add(recorder)
+        return recorder
+
     @contained(_count_error)
     def end(self) -> None:
         """The connection is closed: say so, once, and let go of the client.
@@ -113,6 +132,7 @@ class SessionRecorder:
             self._open.pop()
         except IndexError:
             return
+        self._end_cursors()
         try:
             (self._closing or _start(self.session, DELETE_SESSION)).emit()
         finally:
@@ -121,37 +141,58 @@ class SessionRecorder:
             else:
                 self._lease.release()
 
+    @contained(_count_error)
+    def _end_cursors(self) -> None:
+        # By itself, lest another thread that makes a cursor meanwhile keep the session from its end.
+        for recorder in tuple(self._cursors or ()):
+            recorder.end()
+
 
 class StatementRecorder:
     """Follows a cursor: the statement whose results are still being read, if any.
 
     Attributes:
+        active_ns: the monotonic time of the last thing that the driver did for the statement; 0 before.
         connection: the recorder of the cursor's connection.
         statement: the statement under way, until its one event has been emitted.
         awaits_rows: whether no row of it has been fetched yet.
+        reader: the reader that has been handed out last; see `readers`.
         errors: how many facts could not be recorded.
     """
 
-    __slots__ = ("_operation", "_returns_rows", "awaits_rows", "connection", "errors", "statement")
+    __slots__ = (
+        "__weakref__",
+        "_operation",
+        "_returns_rows",
+        "active_ns",
+        "awaits_rows",
+        "connection",
+        "errors",
+        "reader",
+        "statement",
+    )
 
     def __init__(self, connection: SessionRecorder) -> None:
         self.connection = connection
+        self.reader: weakref.ref[Any] | None = None
         self.statement: StatementTelemetryContext | None = None
+        self.active_ns = 0
         self.awaits_rows = False
         self.errors = 0
-        self._operation: Operation | None = None
-        self._returns_rows = False
+        # _operation and _returns_rows are those of the statement: there is no need for them before `begin`.
 
-    @contained(_count_error)
-    def begin(self, operation: Operation, args: tuple[object, ...], kwargs: Mapping[str, object]) -> None:
+    @contained_positionally(_count_error)
+    def begin(self, operation: Operation, sql: object) -> None:
         """A statement starts on the cursor, which is the end of the one before."""
         if self.statement is not None:
-            self._end()
-        statement_type, returns_rows = operation.statement_type, True
+            self._abandon()
+        statement_type = operation.statement_type
+        returns_rows = statement_type is StatementType.QUERY
         if operation.reads_sql:
-            statement_type, returns_rows = classify(args[0] if args else kwargs.get("operation"))
+            statement_type, returns_rows = classify(sql)
         self._operation = operation
         self._returns_rows = returns_rows
+        self.active_ns = 0
         connection = self.connection
         if operation.commits_first:
             connection.in_script = True
@@ -161,22 +202,27 @@ class StatementRecorder:
             operation_type=operation.operation_type,
         )
 
-    @contained(_count_error)
+    @contained_positionally(_count_error)
     def executed(self, cursor: Any) -> None:
         """The driver has answered. Without rows to come, that is the end of the statement."""
-        self._end_of_script()
-        statement, operation = self.statement, self._operation
-        if statement is None or operation is None:
+        statement = self.statement
+        if statement is None:
+            self._end_of_script()
             return
+        operation = self._operation
+        if operation.commits_first:
+            self._end_of_script()
         statement.record_execute_complete()
         if operation.opens_results and (self._returns_rows or has_rows(cursor, statement.statement_type)):
             self.awaits_rows = True
+            self.active_ns = monotonic_ns()
+            statement.result_format = self.connection.result_format
         else:
             self._end()
 
-    @contained(_count_error)
+    @contained_positionally(_count_error)
     def fetched(self, over: bool) -> None:
-        """Rows have been fetched, or a reader handed out; `over` where these were the last."""
+        """Rows or a batch have been fetched; `over` where these were the last."""
         statement = self.statement
         if statement is None:
             return
@@ -186,11 +232,22 @@ class StatementRecorder:
         if over:
             statement.record_results_consumed()
             self._end()
+        else:
+            self.active_ns = monotonic_ns()
+
+    @contained(_count_error)
+    def handed_out(self) -> None:
+        """The results are to be read in another way than by the cursor."""
+        if self.statement is not None:
+            self.active_ns = monotonic_ns()
 
     @contained(_count_error)
     def fetched_many(self, cursor: Any, rows: list[Any], args: tuple[Any, ...], kwargs: Any) -> None:
+        """`fetchmany` has returned: fewer rows than it was asked for are the last."""
         size = args[0] if args else kwargs.get("size")
-        self.fetched(len(rows) < (cursor.arraysize if size is None else size))
+        if size is None:
+            size = getattr(cursor, "arraysize", 1)
+        self.fetched(len(rows) < size)
 
     @contained(_count_error)
     def fail(self, error: BaseException) -> None:
@@ -200,11 +257,31 @@ class StatementRecorder:
             self.statement.record_error(error)
             self._end()
 
-    @contained(_count_error)
+    @contained_positionally(_count_error)
     def end(self) -> None:
         """The cursor was closed or dropped."""
         if self.statement is not None:
-            self._end()
+            self._abandon()
+
+    # A reader knows the statement that it belongs to: the cursor may be at another one by now.
+
+    @contained(_count_error)
+    def read(self, statement: StatementTelemetryContext, over: bool) -> None:
+        """A reader that was handed out has read a batch, or its end."""
+        if self.statement is statement:
+            self.fetched(over)
+
+    @contained(_count_error)
+    def read_failed(self, statement: StatementTelemetryContext, error: BaseException) -> None:
+        """Reading has failed."""
+        if self.statement is statement:
+            self.fail(error)
+
+    @contained(_count_error)
+    def dropped(self, statement: StatementTelemetryContext) -> None:
+        """The reader is gone."""
+        if self.statement is statement:
+            self._abandon()
 
     @contained(_no_statement)
     def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
@@ -220,9 +297,18 @@ class StatementRecorder:
         if self.connection.in_script:
             self.connection.in_script = False
 
+    def _abandon(self) -> None:
+        """The end of a statement whose results nobody has read to the end."""
+        statement, self.statement = self.statement, None
+        self.awaits_rows = False
+        self.reader = None
+        if statement is not None:
+            statement.emit(ended_ns=self.active_ns)
+
     def _end(self) -> None:
         statement, self.statement = self.statement, None
         self.awaits_rows = False
+        self.reader = None
         if statement is not None:
             statement.emit()
 

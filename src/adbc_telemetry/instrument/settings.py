@@ -14,10 +14,12 @@ from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.ids import new_id
-from adbc_telemetry.instrument import adbc
+from adbc_telemetry.instrument import adbc, plain
+from adbc_telemetry.instrument.facts import Facts, facts_of_adbc, facts_of_plain
+from adbc_telemetry.instrument.proxies import is_proxy
 from adbc_telemetry.instrument.recorder import SessionRecorder
 from adbc_telemetry.manager import TelemetryClientManager
-from adbc_telemetry.schema import DriverConnectionParameters, ExecutionResultFormat
+from adbc_telemetry.schema import ExecutionResultFormat
 from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration, package_version
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
@@ -36,17 +38,26 @@ class Settings:
     auth_type: str | None = None
     client_app_name: str | None = None
 
-    @contained(lambda error, *_: None)
-    def follow(self, connection: Any, session_id: str | None = None) -> None:
-        """Instrument an open ADBC connection that is not instrumented yet; leave any other as it is."""
-        if adbc.is_instrumented(connection) or adbc.is_closed(connection):
-            return
-        adbc.follow(connection, functools.partial(self._start_session, connection, session_id))
+    @contained(lambda error, settings, connection, *_: connection)
+    def follow(self, connection: Any, session_id: str | None = None) -> Any:
+        """Instrument an open connection that is not instrumented yet; leave any other as it is.
 
-    def _start_session(self, connection: Any, session_id: str | None) -> SessionRecorder:
-        driver_name, driver_version = adbc.driver_name_and_version(connection)
+        Returns:
+            What the program is to use: the connection itself, or the proxy of one that is not ADBC's.
+        """
+        if adbc.is_adbc_connection(connection):
+            if not (adbc.is_instrumented(connection) or adbc.is_closed(connection)):
+                adbc.follow(connection, lambda: self._start_session(facts_of_adbc(connection), session_id))
+            return connection
+        if is_proxy(connection) or plain.is_closed(connection):
+            return connection
+        return plain.follow(connection, lambda: self._start_session(facts_of_plain(connection), session_id))
+
+    def _start_session(self, facts: Facts, session_id: str | None) -> SessionRecorder:
         system_configuration = detect_system_configuration(
-            driver_name=driver_name, driver_version=driver_version, client_app_name=self.client_app_name
+            driver_name=facts.driver_name,
+            driver_version=facts.driver_version,
+            client_app_name=self.client_app_name,
         )
         lease = TelemetryClientManager.get_instance().acquire(
             self.endpoint, self.config, auth=self.auth, exporter=self.exporter
@@ -56,15 +67,12 @@ class Settings:
             workspace_id=self.workspace_id,
             auth_type=self.auth_type,
             system_configuration=system_configuration,
-            # Nothing of the connection's URI or options: they may hold credentials.
-            driver_connection_params=DriverConnectionParameters(
-                enable_arrow=True, auto_commit=adbc.autocommits(connection)
-            ),
-            default_result_format=ExecutionResultFormat.INLINE_ARROW,
+            driver_connection_params=facts.parameters,
             client=lease.client,
-            user_agent=_user_agent(driver_name, driver_version),
+            user_agent=_user_agent(facts.driver_name, facts.driver_version),
         )
-        return SessionRecorder(session, lease, self.follow)
+        result_format = ExecutionResultFormat.INLINE_ARROW if facts.parameters.enable_arrow else None
+        return SessionRecorder(session, lease, self.follow, result_format)
 
 
 def resolve(

@@ -1,0 +1,161 @@
+"""What an instrumented connection costs, beside OpenTelemetry's: `SELECT 1` with its fetch, over ADBC's SQLite.
+
+Each round runs the same statements three times: on a connection as it is, on one that `instrument` follows, and on
+one that `opentelemetry-instrumentation-dbapi` follows with a batch span processor. Nothing is sent anywhere: both
+exporters throw away what they get, so that what is measured is what the program's own thread pays. The difference
+to the connection as it is, is what instrumentation adds; only the ratio of one run says something.
+
+The peer lives in a virtual environment of its own, `.bench-venv` beside this repository's sources, which the first
+run makes.
+
+    python benchmarks/instrumentation.py [--rounds N] [--statements N] [--json FILE]
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import statistics
+import subprocess
+import sys
+import time
+import venv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".bench-venv"
+REQUIREMENTS = (
+    "adbc-driver-sqlite>=1.8",
+    "pyarrow>=17",
+    "opentelemetry-instrumentation-dbapi",
+    "opentelemetry-sdk",
+)
+IN_VENV = "--in-bench-venv"
+
+
+def python_of_the_venv() -> Path:
+    """The interpreter that has the peers; made by the first run."""
+    python = VENV / "bin" / "python"
+    stamp = VENV / ".installed"
+    if not stamp.exists():
+        print(f"setting up {VENV.name} ...", file=sys.stderr)
+        venv.create(VENV, with_pip=True, clear=True)
+        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        subprocess.run([*pip, *REQUIREMENTS, "--editable", f"{ROOT}[adbc]"], check=True)
+        stamp.touch()
+    return python
+
+
+def connect() -> Any:
+    import adbc_driver_sqlite.dbapi
+
+    return adbc_driver_sqlite.dbapi.connect(":memory:")
+
+
+def ours() -> tuple[Any, Callable[[], None]]:
+    from adbc_telemetry import ExportOutcome, ExportResult, TelemetryConfiguration, instrument
+
+    class Nowhere:
+        def export(self, logs: Sequence[object], *, deadline: float | None = None) -> ExportResult:
+            return ExportResult(outcome=ExportOutcome.DELIVERED, delivered=len(logs))
+
+        def close(self) -> None:
+            pass
+
+    config = TelemetryConfiguration(enabled=True)
+    connection = instrument(connect(), "telemetry.example", config=config, exporter=Nowhere())
+    return connection, connection.close
+
+
+def opentelemetry() -> tuple[Any, Callable[[], None]]:
+    from opentelemetry.instrumentation.dbapi import instrument_connection
+    from opentelemetry.sdk.trace import TracerProvider
+    from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+
+    class Nowhere(SpanExporter):
+        def export(self, spans: Sequence[object]) -> SpanExportResult:
+            return SpanExportResult.SUCCESS
+
+    provider = TracerProvider()
+    provider.add_span_processor(BatchSpanProcessor(Nowhere()))
+    connection = connect()
+    followed = instrument_connection("bench", connection, "sqlite", tracer_provider=provider)
+
+    def close() -> None:
+        provider.shutdown()
+        connection.close()
+
+    return followed, close
+
+
+def bare() -> tuple[Any, Callable[[], None]]:
+    connection = connect()
+    return connection, connection.close
+
+
+def microseconds_each(connection: Any, statements: int) -> float:
+    gc.collect()
+    started = time.perf_counter_ns()
+    for _ in range(statements):
+        cursor = connection.cursor()
+        cursor.execute("SELECT 1")
+        cursor.fetchall()
+        cursor.close()
+    return (time.perf_counter_ns() - started) / statements / 1000
+
+
+def run(rounds: int, statements: int) -> dict[str, list[float]]:
+    """Microseconds a statement, by round; a round goes through all, so that they share the machine's moods."""
+    kinds = {"as it is": bare, "adbc-telemetry": ours, "opentelemetry": opentelemetry}
+    connections = {name: make() for name, make in kinds.items()}
+    for connection, _ in connections.values():
+        microseconds_each(connection, 2 * statements)  # warm up
+    figures: dict[str, list[float]] = {name: [] for name in kinds}
+    order = list(connections)
+    for number in range(rounds):
+        for name in order if number % 2 == 0 else reversed(order):
+            figures[name].append(microseconds_each(connections[name][0], statements))
+    for _, close in connections.values():
+        close()
+    return figures
+
+
+def report(figures: dict[str, list[float]]) -> dict[str, Any]:
+    plain = figures["as it is"]
+    added = {
+        name: [each - base for each, base in zip(values, plain, strict=True)]
+        for name, values in figures.items()
+        if values is not plain
+    }
+    medians = {name: statistics.median(values) for name, values in added.items()}
+    ratio = medians["adbc-telemetry"] / medians["opentelemetry"]
+    print(f"{'us a statement':<28}{'median':>10}{'least':>10}{'most':>10}")
+    rows = {"as it is": plain, **{f"added by {name}": values for name, values in added.items()}}
+    for name, values in rows.items():
+        print(f"{name:<28}{statistics.median(values):>10.2f}{min(values):>10.2f}{max(values):>10.2f}")
+    print(
+        f"adbc-telemetry adds {ratio:.3f} of what opentelemetry-instrumentation-dbapi adds (1/{1 / ratio:.1f})"
+    )
+    return {"rounds": figures, "added": added, "medians": medians, "ratio": ratio}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=61)
+    parser.add_argument("--statements", type=int, default=500)
+    parser.add_argument("--json", help="write the figures of all rounds to this file")
+    parser.add_argument(IN_VENV, action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if not arguments.in_bench_venv:
+        again = [str(python_of_the_venv()), __file__, IN_VENV, *sys.argv[1:]]
+        raise SystemExit(subprocess.run(again).returncode)
+    figures = report(run(arguments.rounds, arguments.statements))
+    if arguments.json:
+        Path(arguments.json).write_text(json.dumps(figures, indent=1))
+
+
+if __name__ == "__main__":
+    main()
