@@ -151,7 +151,7 @@ def test_the_benchmark_runs_and_what_it_sends_is_small(tmp_path: Path) -> None:
     ratio = wire["adbc-telemetry, gzip"][0] / wire["adbc-telemetry"][0]
     print(f"ratio of gzip to none: {ratio:.3g}, at most {WIRE_TODAY * WIRE_MARGIN:.3g}")
     assert ratio <= WIRE_TODAY * WIRE_MARGIN
-    for figure in ("caller", "cpu_us", "events_per_s", "memory", "import"):
+    for figure in ("caller", "cpu_us", "events_per_s", "memory"):  # an import may take no time at all
         assert samples[figure]["adbc-telemetry"][0] > 0
     assert "caller's time for a statement: adbc-telemetry" in out.stdout
 

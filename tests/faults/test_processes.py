@@ -65,7 +65,9 @@ def test_the_program_ends(fault: Scenario, server: TelemetryServer, ending: str,
     out = run_program("client = make_client(sys.argv[1])\nenqueue(client, 10)\n" + ending, server.url)
     assert out.code == code
     if code == 1:
-        traceback = r"Traceback \(most recent call last\):\n  File \"<string>\", line \d+, in <module>\n"
+        traceback = (
+            r"Traceback \(most recent call last\):\n  File \"<string>\", line \d+, in <module>\n(    .*\n)?"
+        )
         assert re.fullmatch(traceback + r"RuntimeError: of the program\n", out.stderr), out.stderr
     else:
         assert out.stderr == ""

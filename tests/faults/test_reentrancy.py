@@ -485,11 +485,26 @@ def test_a_handler_of_the_librarys_log_waits_for_nobody(fault: Scenario, what: s
                 gate.wait(20)
                 return super().export(logs, deadline=deadline)
 
-        class Handler(logging.Handler):
+        class Lock:
+            def __init__(self):
+                self.lock = threading.RLock()
+
             def acquire(self):
                 if threading.current_thread().name.startswith("adbc-telemetry"):
                     sender_logs.set()  # it stands before the lock that the main thread holds
-                super().acquire()
+                self.lock.acquire()
+
+            def release(self):
+                self.lock.release()
+
+            __enter__ = acquire
+
+            def __exit__(self, *error):
+                self.release()
+
+        class Handler(logging.Handler):
+            def createLock(self):
+                self.lock = Lock()
 
             def emit(self, record):
                 if threading.current_thread() is threading.main_thread():
