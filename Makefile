@@ -43,11 +43,12 @@ $(BENCH_STAMP): pyproject.toml benchmarks/requirements.txt
 	@if [ -x $(BENCH_VENV)/bin/python ] && ! $(BENCH_VENV)/bin/python -c '' 2>/dev/null; then rm -rf $(BENCH_VENV); fi
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "setting up $(BENCH_VENV) ..."
-	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable . --requirement benchmarks/requirements.txt
+	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[adbc]" --requirement benchmarks/requirements.txt
 	@touch $(BENCH_STAMP)
 
 bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python benchmarks/run.py --docs docs $(BENCH_ARGS)
+	$(BENCH_VENV)/bin/python benchmarks/instrumentation.py
 
 clean:
 	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,8 +5,7 @@ one that `opentelemetry-instrumentation-dbapi` follows with a batch span process
 exporters throw away what they get, so that what is measured is what the program's own thread pays. The difference
 to the connection as it is, is what instrumentation adds; only the ratio of one run says something.
 
-The peer lives in a virtual environment of its own, `.bench-venv` beside this repository's sources, which the first
-run makes.
+Run by `make bench`, which has the peer in a virtual environment of its own.
 
     python benchmarks/instrumentation.py [--rounds N] [--statements N] [--json FILE]
 """
@@ -17,36 +16,10 @@ import argparse
 import gc
 import json
 import statistics
-import subprocess
-import sys
 import time
-import venv
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
-
-ROOT = Path(__file__).resolve().parent.parent
-VENV = ROOT / ".bench-venv"
-REQUIREMENTS = (
-    "adbc-driver-sqlite>=1.8",
-    "pyarrow>=17",
-    "opentelemetry-instrumentation-dbapi",
-    "opentelemetry-sdk",
-)
-IN_VENV = "--in-bench-venv"
-
-
-def python_of_the_venv() -> Path:
-    """The interpreter that has the peers; made by the first run."""
-    python = VENV / "bin" / "python"
-    stamp = VENV / ".installed"
-    if not stamp.exists():
-        print(f"setting up {VENV.name} ...", file=sys.stderr)
-        venv.create(VENV, with_pip=True, clear=True)
-        pip = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-        subprocess.run([*pip, *REQUIREMENTS, "--editable", f"{ROOT}[adbc]"], check=True)
-        stamp.touch()
-    return python
 
 
 def connect() -> Any:
@@ -147,11 +120,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=61)
     parser.add_argument("--statements", type=int, default=500)
     parser.add_argument("--json", help="write the figures of all rounds to this file")
-    parser.add_argument(IN_VENV, action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if not arguments.in_bench_venv:
-        again = [str(python_of_the_venv()), __file__, IN_VENV, *sys.argv[1:]]
-        raise SystemExit(subprocess.run(again).returncode)
     figures = report(run(arguments.rounds, arguments.statements))
     if arguments.json:
         Path(arguments.json).write_text(json.dumps(figures, indent=1))
