@@ -135,7 +135,7 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
     _chunk_overrides: dict[str, int | None] | None = None
     # Its first number is taken by whoever emits first: `next` is one indivisible step, so close and the destructor
     # may race.
-    _emissions: count[int] = field(default_factory=count)
+    _emissions: Any = field(default_factory=count)
     _emitted_ns: int = 0
     _emitted_at_ns: int = 0  # Unix time
     _event_number: int = 0  # of the event's id
@@ -280,7 +280,8 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
         """
         if next(self._emissions):
             return False
-        self._emitted_ns = ended_ns or monotonic_ns()
+        if self._results_consumed_ns is None:  # else that was the end
+            self._emitted_ns = ended_ns or monotonic_ns()
         self._emitted_at_ns = time_ns()
         self._event_number = next_number()
         client: Any = self.session.client
@@ -290,7 +291,11 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
                 getattr(enqueue, "__func__", None) is _take_statement
             ):  # and not what somebody has put in its place
                 # A copy, since what becomes of this one later is no concern of the event's.
-                enqueue(self.__copy__())  # type: ignore[attr-defined]
+                event = self.__copy__()  # type: ignore[attr-defined]
+                event._emissions = (
+                    None  # which the garbage collector would look at for as long as it is queued
+                )
+                enqueue(event)
                 return True
         return self._send_log(client)
 

@@ -191,24 +191,29 @@ class LogEncoder:
     def encode_strings(self, events: Sequence[TelemetryFrontendLog | Statement]) -> list[bytes | None]:
         """Each event as what stands between the quotes of a JSON string, None where one cannot be encoded."""
         strings: list[bytes | None] = []
+        templates = self._templates
+        session: object = None
         for event in events:
-            if isinstance(event, TelemetryFrontendLog):
-                line = self._encode_or_none(event)
-                strings.append(None if line is None else escaped(line))
-            else:
-                strings.append(self._statement_string_or_none(event))
+            try:
+                if isinstance(event, TelemetryFrontendLog):
+                    strings.append(self._encode_string_or_none(event))
+                    continue
+                shape = event.shape()
+                if shape is None:
+                    strings.append(self._encode_string_or_none(event.frontend_log()))
+                    continue
+                template = templates.get(shape) or self._make_template(shape, event)
+                if event.session is not session:
+                    session = event.session
+                    agent, tail = self._session_texts(event.session)
+                strings.append(event.fill(template, agent, tail))
+            except (TypeError, AttributeError, ValueError, OverflowError, msgspec.MsgspecError):
+                session = None
+                # An odd one: the longer way finds out whether there is a log in it.
+                strings.append(self._encode_string_or_none(_log_or_none(event)))
         return strings
 
-    def _statement_string_or_none(self, statement: Statement) -> bytes | None:
-        try:
-            shape = statement.shape()
-            if shape is not None:
-                template = self._templates.get(shape) or self._make_template(shape, statement)
-                agent, tail = self._session_texts(statement.session)
-                return statement.fill(template, agent, tail)
-        except (TypeError, AttributeError, ValueError, OverflowError, msgspec.MsgspecError):
-            pass  # an odd one: the longer way finds out whether there is a log in it
-        log = _log_or_none(statement)
+    def _encode_string_or_none(self, log: TelemetryFrontendLog | None) -> bytes | None:
         line = None if log is None else self._encode_or_none(log)
         return None if line is None else escaped(line)
 
@@ -331,9 +336,9 @@ def split_strings(strings: Sequence[bytes], max_bytes: int) -> Iterator[Sequence
         yield strings[start:]
 
 
-def _log_or_none(statement: Statement) -> TelemetryFrontendLog | None:
+def _log_or_none(event: TelemetryFrontendLog | Statement) -> TelemetryFrontendLog | None:
     try:
-        return statement.frontend_log()
+        return event if isinstance(event, TelemetryFrontendLog) else event.frontend_log()
     except (
         TypeError,
         AttributeError,
