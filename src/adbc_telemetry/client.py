@@ -22,6 +22,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from enum import Enum
+from itertools import repeat, starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
@@ -510,9 +511,10 @@ class TelemetryClient:
 
     def _take(self, count: int) -> list[_Event]:
         events: list[_Event] = []
-        with contextlib.suppress(IndexError):  # a late caller may take its event back meanwhile
-            while len(events) < count:
-                events.append(self._queue.popleft())
+        with contextlib.suppress(
+            IndexError
+        ):  # when it is empty, or a late caller takes its event back meanwhile
+            events.extend(starmap(self._queue.popleft, repeat((), count)))
         self._taken += len(events)
         return events
 

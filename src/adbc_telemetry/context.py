@@ -18,7 +18,7 @@ from msgspec import Struct, field
 
 from adbc_telemetry.encoding import SessionPart, StatementEntry, StatementLog, StatementSqlLog
 from adbc_telemetry.guard import contained
-from adbc_telemetry.ids import id_of, next_number
+from adbc_telemetry.ids import event_id_of, id_of, next_number
 from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import (
     ChunkDetails,
@@ -138,7 +138,7 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
     _emissions: Any = field(default_factory=count)
     _emitted_ns: int = 0
     _emitted_at_ns: int = 0  # Unix time
-    _event_number: int = 0  # of the event's id
+    _event_number: int = 0  # of the event's id, where the statement's is no number
 
     def __post_init__(self) -> None:
         session = self.session
@@ -152,6 +152,7 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
     def statement_id(self) -> str:
         """Ties the events of a statement together."""
         if type(self._id) is int:
+            self._event_number = self._id  # which an event that has been emitted already keeps
             self._id = id_of(self._id)
         return self._id  # type: ignore[return-value]
 
@@ -283,7 +284,8 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
         if self._results_consumed_ns is None:  # else that was the end
             self._emitted_ns = ended_ns or monotonic_ns()
         self._emitted_at_ns = time_ns()
-        self._event_number = next_number()
+        if type(self._id) is not int:  # else its number does for the event as well
+            self._event_number = next_number()
         client: Any = self.session.client
         if type(client) is _statement_taker:
             enqueue = client.enqueue
@@ -308,10 +310,10 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
 
     def frontend_log(self) -> TelemetryFrontendLog:
         """The event, once it is emitted."""
-        session = self.session
+        session, number = self.session, self._id
         return TelemetryFrontendLog(
             session.workspace_id,
-            id_of(self._event_number),
+            event_id_of(number if type(number) is int else self._event_number),
             FrontendLogContext(TelemetryClientContext(self._emitted_at_ns // 1_000_000, session.user_agent)),
             FrontendLogEntry(self.build_telemetry_log()),
         )
@@ -351,7 +353,7 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
         is_ready = self._first_batch_ns is not None or self._execute_complete_ns is not None
         is_consumed = self._results_consumed_ns is not None
         return StatementLog(
-            id_of(event),
+            event_id_of(event),
             FrontendLogContext(client_context=TelemetryClientContext(timestamp_millis=time)),
             StatementEntry(
                 StatementSqlLog(
@@ -398,12 +400,13 @@ class StatementTelemetryContext(_OfSession, kw_only=True, eq=False, gc=False):
             ready = self._execute_complete_ns
         statement_id = self._id
         end = self._emitted_ns if consumed is None else consumed
+        own = type(statement_id) is int
         return template % (
-            self._event_number,
+            statement_id if own else self._event_number,
             self._emitted_at_ns // 1_000_000,
             agent,
             statement_id,
-            None if type(statement_id) is int else statement_id.encode(),  # type: ignore[union-attr]
+            None if own else statement_id.encode(),  # type: ignore[union-attr]
             self.chunk_id,
             self.retry_count,
             self._chunk_first_ms,

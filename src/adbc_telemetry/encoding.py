@@ -325,6 +325,10 @@ _QUOTES_AND_COMMA_BYTES = 3
 
 def split_strings(strings: Sequence[bytes], max_bytes: int) -> Iterator[Sequence[bytes]]:
     """The strings in runs whose requests have at most `max_bytes` bytes; one that is too large alone is alone."""
+    if _FRAME_BYTES + sum(map(len, strings)) + _QUOTES_AND_COMMA_BYTES * len(strings) <= max_bytes:
+        if strings:
+            yield strings
+        return
     start, size = 0, _FRAME_BYTES
     for index, string in enumerate(strings):
         wire_bytes = len(string) + _QUOTES_AND_COMMA_BYTES

@@ -31,7 +31,7 @@ class _IdSource:
         return f"{self._prefix}{number}"
 
 
-_source = _IdSource()
+_source, _event_source = _IdSource(), _IdSource()
 
 # Of twelve digits from the start, and for the next half a trillion.
 next_number = itertools.count(10**11 + int.from_bytes(os.urandom(8), "big") % (4 * 10**11)).__next__
@@ -39,6 +39,9 @@ next_number = itertools.count(10**11 + int.from_bytes(os.urandom(8), "big") % (4
 
 id_of = _source.id_of
 """The id of a number."""
+
+event_id_of = _event_source.id_of
+"""Another id of the same number: an event's, where `id_of` is that of its statement."""
 
 
 def new_id() -> str:

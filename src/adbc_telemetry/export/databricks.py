@@ -94,9 +94,10 @@ class DatabricksTelemetryExporter:
         strings = [string for string in encoded if string is not None]
         if len(strings) < len(encoded):
             delivery.reject(len(encoded) - len(strings), "not a log, or a value that the wire cannot carry")
+            logs = [log for log, string in zip(logs, encoded, strict=True) if string is not None]
         for run in split_strings(strings, self._max_request_bytes):
             delivery.send(run)
-        return delivery.result([log for log, string in zip(logs, encoded, strict=True) if string is not None])
+        return delivery.result(logs)
 
     def expire(self, deadline: float) -> None:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
