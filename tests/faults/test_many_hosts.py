@@ -7,6 +7,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import pytest
 
@@ -210,3 +211,37 @@ def test_a_black_hole_beside_a_busy_host(
     stats = [dead.stats(), well.stats()]
     fault.seen(sent=2050, delivered=len(server.accepted), lost=lost_of(stats))
     assert fault.delivered == 2000
+
+
+def test_names_whose_look_up_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The look-up of ten hosts' names does not return, while a host with an address has events."""
+    release = threading.Event()
+    real = socket.getaddrinfo
+
+    def hanging(host: str, *arguments: Any) -> Any:
+        if host.endswith(".example"):
+            release.wait(30)
+            raise socket.gaierror(socket.EAI_AGAIN, "in the end")
+        return real(host, *arguments)
+
+    monkeypatch.setattr(socket, "getaddrinfo", hanging)
+    config = TelemetryConfiguration(enabled=True, batch_size=1, max_retries=0, close_timeout_ms=200)
+    with TelemetryServer() as server:
+        lost = [TelemetryClient(f"https://telemetry-{n}.example", config) for n in range(10)]
+        for client in lost:
+            enqueue(client, 1)
+        wait_until(lambda: sum("lookup" in name for name in sender_threads()) == 4)
+        began = time.monotonic()
+        with TelemetryClient(server.url, config) as well:
+            enqueue(well, 10)
+            assert well.flush(10)
+            seconds = time.monotonic() - began
+            assert sum("lookup" in name for name in sender_threads()) == 4
+            assert sum("lookup" not in name for name in sender_threads()) <= 8
+        close_together(lost)
+        release.set()
+        wait_until(lambda: sender_threads() == [])
+    stats = [well.stats(), *(client.stats() for client in lost)]
+    assert all(one.closes for one in stats)
+    fault.seen(sent=20, delivered=len(server.accepted), lost=lost_of(stats), seconds=seconds)
+    assert fault.delivered == 10
