@@ -149,15 +149,11 @@ class PoliteSender:
 
     def _attempt(self, body: bytes, headers: dict[str, str], deadline: float | None) -> bytes | None:
         authentication = credentials(self.host, self._auth)
+        transport = self._transport or self._make_transport()
         with self._waiting:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
-            if self._transport is None:
-                with importing:
-                    from adbc_telemetry.export.http import HttpTransport
-
-                self._transport = HttpTransport(self.host)
-            transport = self._transport
+            transport = self._transport = self._transport or transport
             deadline = _earlier(deadline, self._expires)
         answer = transport.post(
             self._anonymous_path if authentication is None else self._path,
@@ -167,6 +163,12 @@ class PoliteSender:
             deadline=deadline,
         )
         return answer.body
+
+    def _make_transport(self) -> HttpTransport:
+        # The first time this loads urllib3: not with the lock, for which the dispatcher would wait in `interrupt`.
+        with importing:
+            from adbc_telemetry.export.http import HttpTransport
+        return HttpTransport(self.host)
 
     def _wait(self, until: float, deadline: float | None, seen: tuple[int, int], asked: bool) -> bool:
         """Back off; False, at once, when that would pass the deadline or the sender is closed.

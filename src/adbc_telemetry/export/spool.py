@@ -154,7 +154,7 @@ class Spool:
         if descriptor is None:
             return False  # somebody is sending it
         try:
-            self.dropped += sum(1 for _ in _read_records(descriptor))
+            self.dropped += sum(line is not None for _, line in _read_records(descriptor))
             os.unlink(path)
         finally:
             os.close(descriptor)
@@ -201,11 +201,14 @@ class SpoolSegment:
 
     def load(self) -> bool:
         """Read it; False, and it is gone, if there is nothing in it that could be sent."""
-        self._spool.dropped += _torn(self._descriptor)
         for offset, line in _read_records(self._descriptor):
             try:
-                self._records.append((offset, msgspec.json.decode(line, type=TelemetryFrontendLog)))
-            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):  # of another version of us
+                self._records.append((offset, msgspec.json.decode(line or b"", type=TelemetryFrontendLog)))
+            except (
+                msgspec.MsgspecError,
+                UnicodeDecodeError,
+                RecursionError,
+            ):  # torn, or of another version of us
                 self._spool.dropped += 1
         if not self._records:
             self._remove()
@@ -260,17 +263,12 @@ def _read_all(descriptor: int) -> bytes:
     return bytes(data)
 
 
-def _read_records(descriptor: int) -> Iterator[tuple[int, bytes]]:
-    """Each whole record's offset and log."""
+def _read_records(descriptor: int) -> Iterator[tuple[int, bytes | None]]:
+    """Each record's offset and log, None where it is torn."""
     offset = 0
     for line in _read_all(descriptor).splitlines(keepends=True):
-        if _is_whole(line):
-            yield offset, line[9:-1]
+        yield offset, line[9:-1] if _is_whole(line) else None
         offset += len(line)
-
-
-def _torn(descriptor: int) -> int:
-    return sum(not _is_whole(line) for line in _read_all(descriptor).splitlines(keepends=True))
 
 
 def _is_whole(line: bytes) -> bool:
@@ -279,10 +277,11 @@ def _is_whole(line: bytes) -> bool:
 
 def _end_of_records(descriptor: int) -> int:
     """The size of the file, after cutting off a line that does not end."""
-    data = _read_all(descriptor)
-    end = data.rfind(b"\n") + 1
-    if end < len(data):
-        os.ftruncate(descriptor, end)
+    size = os.fstat(descriptor).st_size
+    if not size or os.pread(descriptor, 1, size - 1) == b"\n":
+        return size  # as ever, but after a crash
+    end = _read_all(descriptor).rfind(b"\n") + 1
+    os.ftruncate(descriptor, end)
     return end
 
 
