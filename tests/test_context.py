@@ -23,6 +23,7 @@ from adbc_telemetry import (
     TelemetrySessionContext,
 )
 from adbc_telemetry import context as context_module
+from adbc_telemetry import statement as statement_module
 from adbc_telemetry.ids import new_id
 from adbc_telemetry.schema import (
     ChunkDetails,
@@ -61,7 +62,8 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     clock = Clock()
-    monkeypatch.setattr(context_module, "monotonic_ns", clock.monotonic_ns)
+    for module in (context_module, statement_module):
+        monkeypatch.setattr(module, "monotonic_ns", clock.monotonic_ns)
     return clock
 
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` takes longer to i
 if TYPE_CHECKING:
     from adbc_telemetry.client import TelemetryClient
     from adbc_telemetry.config import TelemetryConfiguration
-    from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
+    from adbc_telemetry.context import StatementTelemetryContext
     from adbc_telemetry.export.base import ExportOutcome, ExportResult, TelemetryExporter
     from adbc_telemetry.export.breaker import CircuitBreaker, CircuitBreakerState
     from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager, CircuitBreakerTelemetryExporter
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from adbc_telemetry.instrument import install, instrument, uninstall
     from adbc_telemetry.manager import TelemetryClientLease, TelemetryClientManager
     from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
+    from adbc_telemetry.session import TelemetrySessionContext
 
 # A driver that imports this and never turns telemetry on has imported next to nothing.
 _LAZY = {
@@ -47,7 +48,7 @@ _LAZY = {
     "TelemetryClientProtocol": "protocols",
     "TelemetryConfiguration": "config",
     "TelemetryExporter": "export.base",
-    "TelemetrySessionContext": "context",
+    "TelemetrySessionContext": "session",
     "install": "instrument",
     "instrument": "instrument",
     "is_terminal_error": "export.errors",

@@ -28,7 +28,6 @@ from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from adbc_telemetry.account import Account
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
-from adbc_telemetry.context import StatementTelemetryContext, hand_over_statements_to, logs_of
 from adbc_telemetry.counter import AtomicCounter
 from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import (
@@ -55,6 +54,7 @@ from adbc_telemetry.replay import Replay
 from adbc_telemetry.schedule import PROMPT_SECONDS
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.sender import SenderThreads, sender
+from adbc_telemetry.statement import LoggedStatement, hand_over_statements_to, logs_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -71,8 +71,8 @@ _NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
 
 
-# What waits in the queue: a log, or the context that its log will be built from.
-_Event: TypeAlias = TelemetryFrontendLog | StatementTelemetryContext
+# What waits in the queue: a log, or the statement that its log will be built from.
+_Event: TypeAlias = TelemetryFrontendLog | LoggedStatement
 
 
 class _Barrier:
@@ -145,7 +145,7 @@ class TelemetryClient:
         self._host = normalize_host(host)
         self._config = config
         self._exporter = _chain(self._host, config, exporter, auth)
-        # What the exporter gets of a batch: see `context`.
+        # What the exporter gets of a batch: see `statement`.
         self._prepared: Callable[[Sequence[Any]], Sequence[Any]] = (
             list if takes_statements(self._exporter) else logs_of
         )

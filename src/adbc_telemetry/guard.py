@@ -7,10 +7,9 @@ Everything inside raises and propagates as usual; whatever would cross into the 
 from __future__ import annotations
 
 import functools
-import inspect
 import logging
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import ParamSpec, TypeVar
 
 logger = logging.getLogger("adbc_telemetry")
 
@@ -36,40 +35,5 @@ def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable
                 return fallback(error, *args, **kwargs)
 
         return guarded
-
-    return decorate
-
-
-def contained_positionally(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """`contained`, for what is called several times a statement, with one to three arguments by their places.
-
-    To pass these on as they are costs a third of what it costs to pack and to unpack them.
-    """
-
-    def swallowed(error: Exception, *args: Any) -> R:
-        logger.debug("telemetry error swallowed: %s", type(error).__name__)
-        return fallback(error, *args)
-
-    def decorate(call: Callable[..., R]) -> Callable[..., R]:
-        def guarded_1(a: Any) -> R:
-            try:
-                return call(a)
-            except Exception as error:  # noqa: BLE001 - the border
-                return swallowed(error, a)
-
-        def guarded_2(a: Any, b: Any) -> R:
-            try:
-                return call(a, b)
-            except Exception as error:  # noqa: BLE001 - the border
-                return swallowed(error, a, b)
-
-        def guarded_3(a: Any, b: Any, c: Any) -> R:
-            try:
-                return call(a, b, c)
-            except Exception as error:  # noqa: BLE001 - the border
-                return swallowed(error, a, b, c)
-
-        by_count: dict[int, Callable[..., R]] = {1: guarded_1, 2: guarded_2, 3: guarded_3}
-        return functools.wraps(call)(by_count[len(inspect.signature(call).parameters)])
 
     return decorate

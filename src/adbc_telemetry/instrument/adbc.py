@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic_ns
 from typing import Any, Final
 
-from adbc_telemetry.guard import contained_positionally
+from adbc_telemetry.guard import contained
 from adbc_telemetry.instrument.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -28,6 +28,7 @@ from adbc_telemetry.instrument.operations import (
 from adbc_telemetry.instrument.readers import follow_reader
 from adbc_telemetry.instrument.recorder import SessionRecorder, StatementRecorder
 from adbc_telemetry.instrument.traces import leave_no_frame
+from adbc_telemetry.instrument.twins import Twin
 
 DBAPI_MODULE: Final = "adbc_driver_manager.dbapi"
 
@@ -80,7 +81,9 @@ def cursor_class(cls: Any) -> Any:
         **{name: _fetches_all(cls, name) for name, end in CURSOR_FETCHES.items() if end is Fetch.ALL},
         **_cursor_methods(cls),
     }
-    return _subclass(cls, {name: method for name, method in methods.items() if hasattr(cls, name)})
+    kind = _subclass(cls, {name: method for name, method in methods.items() if hasattr(cls, name)})
+    setattr(kind, STATE, None)
+    return kind
 
 
 def _subclass(cls: Any, methods: Methods) -> Any:
@@ -115,7 +118,22 @@ def _reduces_as(cls: Any) -> Callable[..., Any]:
 
 
 def _connection_methods(cls: Any) -> Methods:
-    def cursor(self: Any, *args: Any, **kwargs: Any) -> Any:
+    twin = _cursor_twin(cls)
+
+    def cursor(self: Any, *, adbc_stmt_kwargs: Any = None) -> Any:
+        make = twin.instead_of(cls.cursor)  # type: ignore[union-attr]
+        try:
+            made = make(self, adbc_stmt_kwargs=adbc_stmt_kwargs)
+        except BaseException as error:
+            leave_no_frame(error)
+            raise
+        if type(made) is twin.made:  # type: ignore[union-attr]
+            made._adbc_telemetry = StatementRecorder(self._adbc_telemetry)
+        else:
+            _follow_cursor(made, self._adbc_telemetry)
+        return made
+
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         try:
             made = cls.cursor(self, *args, **kwargs)
         except BaseException as error:
@@ -153,7 +171,8 @@ def _connection_methods(cls: Any) -> Methods:
         finally:
             recorder.end()
 
-    return {"cursor": cursor, "adbc_clone": adbc_clone, "close": close, "__del__": __del__}
+    make_cursor = cursor if twin is not None and _called_alike(cursor, cls.cursor) else method
+    return {"cursor": make_cursor, "adbc_clone": adbc_clone, "close": close, "__del__": __del__}
 
 
 def _commits_nothing(connection: Any) -> bool:
@@ -161,7 +180,21 @@ def _commits_nothing(connection: Any) -> bool:
     return connection._adbc_telemetry.in_script or not getattr(connection, "_commit_supported", True)
 
 
-@contained_positionally(lambda error, cursor, recorder: None)
+def _no_twin(error: Exception, cls: Any) -> Twin | None:
+    return None
+
+
+@contained(_no_twin)
+def _cursor_twin(cls: Any) -> Twin | None:
+    """The driver manager's `cursor`, which makes instrumented cursors; None where it is not written like that."""
+    return Twin(cls.cursor, cursor_class)
+
+
+def _leave_alone(error: Exception, cursor: Any, recorder: SessionRecorder) -> None:
+    recorder.errors += 1
+
+
+@contained(_leave_alone)
 def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     cls: Any = type(cursor)
     kind = cursor_class(cls)
@@ -188,12 +221,12 @@ def _recorded(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
     return method
 
 
-def _executes(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
+def _executes(cls: Any, name: str, kind: Operation) -> Callable[..., Any]:
     """A method of the cursor that starts a statement."""
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(operation, args[0] if args else kwargs.get("operation"))
+        recorder.begin(kind, args[0] if args else kwargs.get("operation"))
         try:
             result = getattr(cls, name)(self, *args, **kwargs)
         except BaseException as error:
@@ -205,7 +238,7 @@ def _executes(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
 
     def execute(self: Any, operation: Any, parameters: Any = None) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(CURSOR_OPERATIONS["execute"], operation)
+        recorder.begin(kind, operation)
         try:
             result = cls.execute(self, operation, parameters)
         except BaseException as error:
@@ -267,7 +300,7 @@ def _cursor_methods(cls: Any) -> Methods:
             recorder.fail(error)
             leave_no_frame(error)
             raise
-        if recorder.statement is not None:
+        if recorder.statement:
             if row is None or recorder.awaits_rows:
                 recorder.fetched(row is None)
             else:
@@ -319,16 +352,31 @@ def _cursor_methods(cls: Any) -> Methods:
         recorder.connection.finish(cancel)
         return result
 
-    def close(self: Any, *args: Any, **kwargs: Any) -> Any:
-        # Also what __del__ calls.
-        recorder: StatementRecorder = self._adbc_telemetry
+    # Also what __del__ calls, and so of a cursor that could not be made, which has no recorder.
+
+    def close(self: Any) -> Any:
+        recorder: StatementRecorder | None = self._adbc_telemetry
+        try:
+            result = cls.close(self)
+        except BaseException as error:
+            if recorder is not None:
+                recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        if recorder is not None and recorder.statement:
+            recorder.end()
+        return result
+
+    def close_somehow(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder: StatementRecorder | None = self._adbc_telemetry
         try:
             result = cls.close(self, *args, **kwargs)
         except BaseException as error:
-            recorder.fail(error)
+            if recorder is not None:
+                recorder.fail(error)
             leave_no_frame(error)
             raise
-        if recorder.statement is not None:
+        if recorder is not None and recorder.statement:
             recorder.end()
         return result
 
@@ -338,5 +386,5 @@ def _cursor_methods(cls: Any) -> Methods:
         "fetch_record_batch": fetch_record_batch,
         "fetch_arrow": fetch_arrow,
         "adbc_cancel": adbc_cancel,
-        "close": close,
+        "close": close if _called_alike(close, cls.close) else close_somehow,
     }

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, NamedTuple
 
+from adbc_telemetry.guard import contained
 from adbc_telemetry.schema import OperationType, StatementType
 
 
@@ -156,13 +157,14 @@ _FIRST_WORDS: Final[Mapping[str, SqlClass]] = {
     **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "COPY", "UPSERT"), _UPDATE),
 }
 
-# How most statements begin, "SELECT " and "select ": one look-up instead of a search.
-_AT_A_GLANCE: Final[Mapping[str, SqlClass]] = {
+GLANCE: Final = 7
+AT_A_GLANCE: Final[Mapping[str, SqlClass]] = {
     cased + " ": kind
     for word, kind in _FIRST_WORDS.items()
-    if len(word) == 6
+    if len(word) + 1 == GLANCE
     for cased in (word, word.lower())
 }
+"""The first characters of most statements, "SELECT " and "select ": one look-up instead of a search."""
 
 # Blanks, opening parentheses, stray semicolons and comments, then a word. Each alternative starts and ends in
 # its own way, so that there is one way to match a text: backtracking cannot explode.
@@ -172,15 +174,13 @@ _first_word: Final = re.compile(
 _LOOK_AT_MOST: Final = 200
 
 
+@contained(lambda error, sql: _OTHER)
 def classify(sql: object) -> SqlClass:
     """What kind of statement this is, by its first word; bytes are a Substrait plan, as ADBC has it.
 
     Looks at the first 200 characters and keeps none of them.
     """
     if isinstance(sql, str):
-        kind = _AT_A_GLANCE.get(sql[:7])
-        if kind is not None:
-            return kind
         found = _first_word(sql, 0, _LOOK_AT_MOST)
         return _OTHER if found is None else _FIRST_WORDS.get(found[1].upper(), _OTHER)
     return _QUERY if isinstance(sql, bytes) else _OTHER

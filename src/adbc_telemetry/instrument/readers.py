@@ -13,7 +13,6 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.guard import contained
 from adbc_telemetry.instrument.recorder import StatementRecorder
 from adbc_telemetry.instrument.traces import leave_no_frame
@@ -23,7 +22,7 @@ from adbc_telemetry.instrument.traces import leave_no_frame
 def follow_reader(recorder: StatementRecorder, reader: Any) -> Any:
     """A reader that reads what `reader` does, and tells the recorder; `reader` where there is nothing to tell."""
     statement = recorder.statement
-    if statement is None:
+    if not statement:
         return reader
     if recorder.reader is not None:
         before = recorder.reader()
@@ -39,9 +38,7 @@ class _Batches:
 
     __slots__ = ("_reader", "_recorder", "_statement")
 
-    def __init__(
-        self, reader: Any, recorder: StatementRecorder, statement: StatementTelemetryContext
-    ) -> None:
+    def __init__(self, reader: Any, recorder: StatementRecorder, statement: int) -> None:
         self._reader = reader
         self._recorder = recorder
         self._statement = statement

@@ -8,27 +8,45 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Mapping
-from time import monotonic_ns
+from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
-from adbc_telemetry.context import StatementTelemetryContext, TelemetrySessionContext
-from adbc_telemetry.guard import contained, contained_positionally
-from adbc_telemetry.instrument.operations import CREATE_SESSION, DELETE_SESSION, Operation, classify
+from adbc_telemetry.context import StatementTelemetryContext
+from adbc_telemetry.guard import contained
+from adbc_telemetry.ids import id_of, next_number
+from adbc_telemetry.instrument.operations import (
+    AT_A_GLANCE,
+    CREATE_SESSION,
+    DELETE_SESSION,
+    GLANCE,
+    Operation,
+    classify,
+)
 from adbc_telemetry.schema import ExecutionResultFormat, StatementType
+from adbc_telemetry.session import TelemetrySessionContext
+from adbc_telemetry.statement import StatementRecord, takes_statements
 
 if TYPE_CHECKING:
     from adbc_telemetry.manager import TelemetryClientLease
 
+_QUERY: Final = StatementType.QUERY
+
 
 def _count_error(error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object) -> None:
-    recorder.errors += 1
+    session = recorder if isinstance(recorder, SessionRecorder) else recorder.connection
+    session.errors += 1
 
 
 def _no_statement(
     error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object
 ) -> StatementTelemetryContext | None:
-    recorder.errors += 1
+    _count_error(error, recorder)
     return None
+
+
+def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> bool:
+    _count_error(error, recorder)
+    return True
 
 
 class SessionRecorder:
@@ -36,11 +54,12 @@ class SessionRecorder:
 
     Attributes:
         session: what all events of the connection share.
+        send: takes statements for a client of ours, and raises nothing; None where the client wants logs.
         instrument_like_this: instruments another connection in the same way; for clones.
         result_format: in which the driver hands over results; None where it does not say.
         in_script: whether the driver is committing on its own, which is no event of its own.
         collected: set when the garbage collector closes the connection, where nothing may wait.
-        errors: how many facts could not be recorded.
+        errors: how many facts, also of its cursors' statements, could not be recorded.
     """
 
     __slots__ = (
@@ -53,6 +72,7 @@ class SessionRecorder:
         "in_script",
         "instrument_like_this",
         "result_format",
+        "send",
         "session",
     )
 
@@ -64,6 +84,10 @@ class SessionRecorder:
         result_format: ExecutionResultFormat | None = None,
     ) -> None:
         self.session = session
+        client: Any = session.client
+        self.send: Callable[[StatementRecord], object] | None = (
+            client.enqueue if takes_statements(client) else None
+        )
         self.instrument_like_this = instrument_like_this
         self.result_format = result_format
         self.in_script = False
@@ -148,97 +172,108 @@ class SessionRecorder:
             recorder.end()
 
 
+# What returns no rows is answered by some drivers with a table of one row: how many were changed, or that it
+# went well. (DuckDB: Count, Success; Snowflake: status, number of rows inserted.)
+_STATUS_COLUMNS: Final = ("count", "success", "status", "number of rows ")
+
+
 class StatementRecorder:
     """Follows a cursor: the statement whose results are still being read, if any.
+
+    What is known of a statement is kept here until it is over, and becomes its event in one step. To move facts from
+    one place to another cannot fail; what can (SQL of an odd type, the driver's description, a client that is not
+    ours) is contained by itself, since a guard around each step would cost a statement more than the steps do.
 
     Attributes:
         active_ns: the monotonic time of the last thing that the driver did for the statement; 0 before.
         connection: the recorder of the cursor's connection.
-        statement: the statement under way, until its one event has been emitted.
+        statement: the number of the statement under way, by which its id is made; 0 when there is none.
         awaits_rows: whether no row of it has been fetched yet.
         reader: the reader that has been handed out last; see `readers`.
-        errors: how many facts could not be recorded.
     """
 
     __slots__ = (
         "__weakref__",
+        "_execute_complete_ns",
+        "_first_batch_ns",
         "_operation",
+        "_result_format",
         "_returns_rows",
+        "_start_ns",
+        "_statement_type",
+        "_unfinished",
         "active_ns",
         "awaits_rows",
         "connection",
-        "errors",
         "reader",
         "statement",
     )
 
+    reader: weakref.ref[Any] | None
+    _statement_type: StatementType | None
+    _result_format: ExecutionResultFormat | None
+    _execute_complete_ns: int | None
+    _first_batch_ns: int | None
+
     def __init__(self, connection: SessionRecorder) -> None:
         self.connection = connection
-        self.reader: weakref.ref[Any] | None = None
-        self.statement: StatementTelemetryContext | None = None
-        self.active_ns = 0
-        self.awaits_rows = False
-        self.errors = 0
-        # _operation and _returns_rows are those of the statement: there is no need for them before `begin`.
+        self.statement = 0
+        # The statement's number, as a token: whoever takes it emits the event. list.pop is atomic, so that a close
+        # in another thread may race with a fetch.
+        self._unfinished: list[int] = []
+        # The rest is the statement's: there is no need for it before `begin`.
 
-    @contained_positionally(_count_error)
     def begin(self, operation: Operation, sql: object) -> None:
         """A statement starts on the cursor, which is the end of the one before."""
-        if self.statement is not None:
-            self._abandon()
-        statement_type = operation.statement_type
-        returns_rows = statement_type is StatementType.QUERY
+        if self.statement:
+            self.end()
         if operation.reads_sql:
-            statement_type, returns_rows = classify(sql)
+            kind = AT_A_GLANCE.get(sql[:GLANCE]) if type(sql) is str else None
+            self._statement_type, self._returns_rows = kind or classify(sql)
+        else:
+            self._statement_type = operation.statement_type
+            self._returns_rows = self._statement_type is _QUERY
         self._operation = operation
-        self._returns_rows = returns_rows
+        self._result_format = self._execute_complete_ns = self._first_batch_ns = self.reader = None
         self.active_ns = 0
-        connection = self.connection
+        self.awaits_rows = False
         if operation.commits_first:
-            connection.in_script = True
-        self.statement = StatementTelemetryContext(
-            connection.session,
-            statement_type=statement_type,
-            operation_type=operation.operation_type,
-        )
+            self.connection.in_script = True
+        self.statement = number = next_number()
+        self._unfinished.append(number)
+        self._start_ns = monotonic_ns()
 
-    @contained_positionally(_count_error)
     def executed(self, cursor: Any) -> None:
         """The driver has answered. Without rows to come, that is the end of the statement."""
-        statement = self.statement
-        if statement is None:
-            self._end_of_script()
-            return
         operation = self._operation
         if operation.commits_first:
             self._end_of_script()
-        statement.record_execute_complete()
-        if operation.opens_results and (self._returns_rows or has_rows(cursor, statement.statement_type)):
+        if not self.statement:
+            return
+        self._execute_complete_ns = self.active_ns = monotonic_ns()
+        if operation.opens_results and (self._returns_rows or self._has_rows(cursor)):
             self.awaits_rows = True
-            self.active_ns = monotonic_ns()
-            statement.result_format = self.connection.result_format
+            self._result_format = self.connection.result_format
         else:
             self._end()
 
-    @contained_positionally(_count_error)
     def fetched(self, over: bool) -> None:
         """Rows or a batch have been fetched; `over` where these were the last."""
-        statement = self.statement
-        if statement is None:
+        if not self.statement:
             return
+        now = monotonic_ns()
         if self.awaits_rows:
             self.awaits_rows = False
-            statement.record_first_batch_ready()
+            self._first_batch_ns = now
         if over:
-            statement.record_results_consumed()
-            self._end()
+            self._end(now)
         else:
-            self.active_ns = monotonic_ns()
+            self.active_ns = now
 
     @contained(_count_error)
     def handed_out(self) -> None:
         """The results are to be read in another way than by the cursor."""
-        if self.statement is not None:
+        if self.statement:
             self.active_ns = monotonic_ns()
 
     @contained(_count_error)
@@ -253,34 +288,32 @@ class StatementRecorder:
     def fail(self, error: BaseException) -> None:
         """The statement, or a fetch from it, has failed; without a statement, nothing has."""
         self._end_of_script()
-        if self.statement is not None:
-            self.statement.record_error(error)
-            self._end()
+        if self.statement:
+            self._end(error_name=type(error).__name__)
 
-    @contained_positionally(_count_error)
     def end(self) -> None:
         """The cursor was closed or dropped."""
-        if self.statement is not None:
+        if self.statement:
             self._abandon()
 
     # A reader knows the statement that it belongs to: the cursor may be at another one by now.
 
     @contained(_count_error)
-    def read(self, statement: StatementTelemetryContext, over: bool) -> None:
+    def read(self, statement: int, over: bool) -> None:
         """A reader that was handed out has read a batch, or its end."""
-        if self.statement is statement:
+        if self.statement == statement:
             self.fetched(over)
 
     @contained(_count_error)
-    def read_failed(self, statement: StatementTelemetryContext, error: BaseException) -> None:
+    def read_failed(self, statement: int, error: BaseException) -> None:
         """Reading has failed."""
-        if self.statement is statement:
+        if self.statement == statement:
             self.fail(error)
 
     @contained(_count_error)
-    def dropped(self, statement: StatementTelemetryContext) -> None:
+    def dropped(self, statement: int) -> None:
         """The reader is gone."""
-        if self.statement is statement:
+        if self.statement == statement:
             self._abandon()
 
     @contained(_no_statement)
@@ -288,9 +321,9 @@ class StatementRecorder:
         """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
         cancel = _start(self.connection.session, operation)
         cancelled = self.statement
-        if cancelled is not None:
-            cancel.statement_id = cancelled.statement_id
-            cancel.statement_type = cancelled.statement_type
+        if cancelled:
+            cancel.statement_id = id_of(cancelled)
+            cancel.statement_type = self._statement_type
         return cancel
 
     def _end_of_script(self) -> None:
@@ -298,38 +331,56 @@ class StatementRecorder:
             self.connection.in_script = False
 
     def _abandon(self) -> None:
-        """The end of a statement whose results nobody has read to the end."""
-        statement, self.statement = self.statement, None
-        self.awaits_rows = False
-        self.reader = None
-        if statement is not None:
-            statement.emit(ended_ns=self.active_ns)
+        """The end of a statement whose results nobody has read to the end: it does not last while it lies idle."""
+        self._end(ended_ns=self.active_ns)
 
-    def _end(self) -> None:
-        statement, self.statement = self.statement, None
-        self.awaits_rows = False
-        self.reader = None
-        if statement is not None:
-            statement.emit()
+    def _end(self, consumed_ns: int | None = None, error_name: str | None = None, ended_ns: int = 0) -> None:
+        try:
+            number = self._unfinished.pop()
+        except IndexError:  # another thread was faster
+            return
+        self.statement = 0
+        session = self.connection.session
+        record = StatementRecord(
+            session,
+            number,
+            self._statement_type,
+            self._operation.operation_type,
+            self._result_format or session.default_result_format,
+            session.default_compression_enabled,
+            error_name,
+            self._start_ns,
+            self._execute_complete_ns,
+            self._first_batch_ns,
+            consumed_ns,
+            ended_ns or consumed_ns or monotonic_ns(),
+            time_ns(),
+        )
+        send = self.connection.send
+        if send is not None:
+            send(record)
+        else:
+            self._send_log(record)
 
+    @contained(_count_error)
+    def _send_log(self, record: StatementRecord) -> None:
+        client = record.session.client
+        if client is not None:
+            client.enqueue(record.frontend_log())
 
-# What returns no rows is answered by some drivers with a table of one row: how many were changed, or that it
-# went well. (DuckDB: Count, Success; Snowflake: status, number of rows inserted.)
-_STATUS_COLUMNS: Final = ("count", "success", "status", "number of rows ")
+    @contained(_perhaps)
+    def _has_rows(self, cursor: Any) -> bool:
+        """Whether an executed statement has rows to read, as RETURNING and CALL may.
 
-
-def has_rows(cursor: Any, statement_type: StatementType | None) -> bool:
-    """Whether an executed statement has rows to read, as RETURNING and CALL may.
-
-    ADBC gives every statement a stream; one without columns has none. Reading its schema costs some two
-    microseconds and consumes nothing; a SELECT is spared even that.
-    """
-    columns = cursor.description
-    if not columns:
-        return False
-    if statement_type is StatementType.QUERY:
-        return True
-    return not str(columns[0][0]).lower().startswith(_STATUS_COLUMNS)
+        ADBC gives every statement a stream; one without columns has none. Reading its schema costs some two
+        microseconds and consumes nothing; a SELECT is spared even that.
+        """
+        columns = cursor.description
+        if not columns:
+            return False
+        if self._statement_type is _QUERY:
+            return True
+        return not str(columns[0][0]).lower().startswith(_STATUS_COLUMNS)
 
 
 def _start(session: TelemetrySessionContext, operation: Operation) -> StatementTelemetryContext:

@@ -8,7 +8,6 @@ import os
 from typing import Any, Final
 
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
-from adbc_telemetry.context import TelemetrySessionContext
 from adbc_telemetry.export.auth import Auth, checked_auth
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.guard import contained
@@ -20,6 +19,7 @@ from adbc_telemetry.instrument.proxies import is_proxy
 from adbc_telemetry.instrument.recorder import SessionRecorder
 from adbc_telemetry.manager import TelemetryClientManager
 from adbc_telemetry.schema import ExecutionResultFormat
+from adbc_telemetry.session import TelemetrySessionContext
 from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration, package_version
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
