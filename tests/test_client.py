@@ -22,7 +22,9 @@ from adbc_telemetry import (
     TelemetryClientProtocol,
     TelemetryConfiguration,
 )
+from adbc_telemetry import client as client_module
 from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry.sender import SenderThreads
 from models.held import Call, HeldExporter
 from support.logs import ids_of, make_log, make_logs
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint, refused_url
@@ -332,11 +334,76 @@ def test_a_part_of_a_batch_is_sent_after_the_flush_interval() -> None:
     exporter = InMemoryTelemetryExporter()
     config = configuration(batch_size=1000, flush_interval_ms=30)
     with TelemetryClient("host", config, exporter=exporter) as client:
-        for round_ in range(1, 4):  # idle in between: the timer is set anew each time
-            started = time.monotonic()
+        started = time.monotonic()
+        for round_ in range(1, 4):
             client.enqueue(make_log())
             wait_until(lambda count=round_: len(exporter.logs) == count)  # type: ignore[misc]
-            assert time.monotonic() - started >= 0.03
+            assert time.monotonic() - started >= 0.03 * round_
+
+
+def test_the_first_event_after_a_batch_does_not_wake_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken: list[object] = []
+    wake = SenderThreads.wake
+
+    def spy(threads: SenderThreads, client: Any) -> None:
+        woken.append(client)
+        wake(threads, client)
+
+    monkeypatch.setattr(SenderThreads, "wake", spy)
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 0.0)
+    exporter = InMemoryTelemetryExporter()
+    with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
+        for count in (5, 10, 15):
+            woken.clear()
+            for log in make_logs(5):
+                client.enqueue(log)
+            wait_until(lambda: len(exporter.logs) == count)  # noqa: B023
+            wait_until(lambda: client._alarm == 5)  # the sender has gone back to sleep
+        assert len(woken) == 1, "by the batch, when it was full"
+
+
+def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    exporter = InMemoryTelemetryExporter()
+    with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
+        for log in make_logs(5):
+            client.enqueue(log)
+        wait_until(lambda: len(exporter.logs) == 5)
+        wait_until(lambda: client._alarm == 50)
+        for log in make_logs(49):
+            client.enqueue(log)
+        assert len(exporter.logs) == 5
+        client.enqueue(make_log())
+        wait_until(lambda: len(exporter.logs) == 55)
+        wait_until(lambda: client._alarm == 50)
+        client.enqueue(make_log())
+        started = time.monotonic()
+        assert client.flush(20), "a flush ends the rest"
+        assert time.monotonic() - started < 10
+
+
+def test_the_rest_between_full_batches_is_short_and_ends_by_itself() -> None:
+    exporter = InMemoryTelemetryExporter()
+    with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
+        for count in (5, 20, 25):
+            for log in make_logs(count - len(exporter.logs)):
+                client.enqueue(log)
+            wait_until(lambda: len(exporter.logs) == count)  # noqa: B023
+
+
+def test_the_rest_between_full_batches_is_no_longer_than_the_flush_interval(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    exporter = InMemoryTelemetryExporter()
+    config = configuration(batch_size=5, flush_interval_ms=20)
+    with TelemetryClient("host", config, exporter=exporter) as client:
+        for count in (5, 8, 13, 14):
+            for log in make_logs(count - len(exporter.logs)):
+                client.enqueue(log)
+            wait_until(lambda: len(exporter.logs) == count)  # noqa: B023
 
 
 def test_events_arrive_in_the_order_of_their_coming() -> None:

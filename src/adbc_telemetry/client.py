@@ -7,6 +7,7 @@ lies behind the alarm:
     state                     alarm                what the caller then does
     idle: nothing waits       1                    wake the sender
     gathering: a batch fills  the batch's size     wake the sender
+    resting: many have been   several batches      wake the sender
     sending                   the capacity + 1     take the newest event out again: the queue is full
     closing, closed           0                    take the newest event out again: too late
     disabled                  0                    take the newest event out again: never counted
@@ -67,6 +68,10 @@ _SPOOLING_SECONDS: Final = 0.5
 _RETAINED_SECONDS: Final = 0.25
 # How often an asynchronous close looks whether it is over, where it cannot have a thread to tell it.
 _POLL_SECONDS: Final = 0.02
+# Full batches that follow each other closely are sent several at a time, since every change of thread costs a busy
+# program as much as several statements do: after one the sender rests for so long, ...
+_REST_SECONDS: Final = 0.05
+_CROWD_BATCHES: Final = 10  # ... unless so many have come meanwhile.
 _NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
 
@@ -151,6 +156,7 @@ class TelemetryClient:
         )
         self._batch_size = min(config.batch_size, config.max_queue_size)
         self._capacity = config.max_queue_size
+        self._crowd = max(self._batch_size, min(_CROWD_BATCHES * self._batch_size, self._capacity // 2))
         self._interval = config.flush_interval_ms / 1000
         self._enabled = config.enabled and not opted_out()
         self._spool: Spool | None = None
@@ -178,6 +184,7 @@ class TelemetryClient:
         self._interrupted = False  # it is to be put back
         self._flush_goal = 0  # send at once until so many are taken
         self._gathering_since: float | None = None
+        self._resting_until = 0.0
         self._retained_until: float | None = None
         self._deadline: float | None = None  # of the close
         self._complete = True  # whether the close lost nothing for want of time
@@ -456,12 +463,19 @@ class TelemetryClient:
                 return None
             if self._retained_until is not None and now < self._retained_until:
                 return self._retained_until
-            if not self._queue:
+            if self._queue and self._taken < self._flush_goal:
+                return now
+            if now < self._resting_until:
+                self._set_alarm(self._crowd)
+                if len(self._queue) < self._crowd:
+                    return self._resting_until
+                self._resting_until = 0.0
+            since = self._gathering_since
+            if not self._queue and (since is None or now >= since + self._interval):
+                self._gathering_since = None
                 self._set_alarm(1)
                 if not self._queue:  # none came while the alarm was still another
                     return None
-            if self._taken < self._flush_goal:
-                return now
             if self._gathering_since is None:
                 self._gathering_since = now
             self._set_alarm(self._batch_size)
@@ -528,7 +542,12 @@ class TelemetryClient:
             cut_short = outcome is ExportOutcome.CANCELLED and self._interrupted
             self.is_suspect = outcome is ExportOutcome.FAILED or cut_short or seconds > PROMPT_SECONDS
             if not unsent:
+                now = time.monotonic()
                 self.usual_seconds = seconds
+                # The next batch gathers already, so that the sender need not be woken by its first event.
+                self._gathering_since = now - seconds
+                if self._in_flight == self._batch_size > len(self._queue):
+                    self._resting_until = now + min(_REST_SECONDS, self._interval)
             retained = outcome is ExportOutcome.DROPPED and self._config.circuit_open == "retain"
             kept = bool(unsent) and (cut_short or (retained and self._state is _State.OPEN))
             if kept:
