@@ -22,6 +22,7 @@ import pytest
 
 from adbc_telemetry import (
     InMemoryTelemetryExporter,
+    TelemetryClient,
     TelemetryClientLease,
     TelemetryClientManager,
     TelemetryConfiguration,
@@ -876,29 +877,124 @@ def test_whoever_patches_the_drivers_class_is_not_bypassed(
     assert calls == {"fetchall": 1}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "__init__",
-        "record_execute_complete",
-        "record_first_batch_ready",
-        "record_results_consumed",
-        "record_error",
-        "emit",
-    ],
-)
+def test_whoever_patches_how_cursors_are_made_is_not_bypassed(
+    sqlite: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+
+    class Their(dbapi.Cursor):  # type: ignore[misc, name-defined]
+        """A cursor that is counted."""
+
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            made.append(self)
+            super().__init__(*args, **kwargs)
+
+    original = dbapi.Connection.cursor
+
+    def cursor(self: Any, **kwargs: Any) -> Any:
+        made.append(self)
+        return original(self, **kwargs)
+
+    sqlite.cursor().close()
+    for owner, name, theirs in ((dbapi, "Cursor", Their), (dbapi.Connection, "cursor", cursor)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, theirs)
+            with sqlite.cursor() as followed:
+                assert len(made) == 1
+                assert isinstance(followed, Their) == (theirs is Their)
+                followed.execute("SELECT 1").fetchall()
+        made.clear()
+    assert recording.statements() == [QUERY, QUERY]
+
+
+def test_a_cursor_that_cannot_be_made_fails_as_it_would_without(
+    sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unraisable: list[object] = []
+    monkeypatch.setattr(sys, "unraisablehook", unraisable.append)
+
+    def outcomes(connection: Any) -> list[object]:
+        outcomes: list[object] = []
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            for call in (
+                lambda: connection.cursor(adbc_stmt_kwargs={"no.such.option": "1"}),
+                lambda: connection.cursor(adbc_stmt_kwargs=1),
+                lambda: connection.cursor("nonsense"),
+                lambda: connection.cursor(nonsense=1),
+            ):
+                try:
+                    call()
+                except Exception as error:  # noqa: BLE001 - to compare it
+                    lines = [
+                        (each.name, each.lineno) for each in traceback.extract_tb(error.__traceback__)[2:]
+                    ]
+                    outcomes.append((type(error), str(error).partition(" ")[2], lines))
+            gc.collect()
+        return [*outcomes, [(each.category, str(each.message)) for each in caught]]
+
+    with connect_sqlite() as bare:
+        expected = outcomes(bare)
+    assert outcomes(sqlite) == expected
+    assert len(expected) == 4 + 1
+    assert unraisable == []
+
+
+def _broken(*args: object, **kwargs: object) -> None:
+    raise ZeroDivisionError("telemetry is broken")
+
+
+@pytest.mark.parametrize("name", ["__init__", "record_execute_complete", "record_error", "emit"])
 def test_errors_of_telemetry_itself_reach_nobody(
     name: str, connect: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(*args: object, **kwargs: object) -> None:
-        raise ZeroDivisionError("telemetry is broken")
-
     without = run(connect())
     connection = instrument(connect(), ENDPOINT, config=enabled(), exporter=recording)
-    monkeypatch.setattr(StatementTelemetryContext, name, broken)
-    outcomes = run(connection)
-    assert outcomes == without
+    monkeypatch.setattr(StatementTelemetryContext, name, _broken)
+    assert run(connection) == without
     wait_for_no_clients()
+
+
+def test_errors_of_a_client_reach_nobody_and_are_counted(
+    connect: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    without = run(connect())
+    monkeypatch.setattr(TelemetryClient, "enqueue", _broken)
+    connection = instrument(connect(), ENDPOINT, config=enabled(), exporter=recording)
+    recorder = connection._adbc_telemetry
+    assert run(connection) == without
+    assert recorder.errors > 10
+    wait_for_no_clients()
+
+
+def test_a_description_that_fails_is_counted_and_costs_nothing_else(
+    sqlite: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    @property  # type: ignore[misc]
+    def broken(cursor: object) -> None:
+        raise ZeroDivisionError("the driver is broken")
+
+    with sqlite.cursor() as cursor:
+        with monkeypatch.context() as patch:
+            patch.setattr(dbapi.Cursor, "description", broken)
+            cursor.execute("WITH x AS (SELECT 1) SELECT * FROM x")
+        assert cursor.fetchall() == [(1,)]
+        assert cursor._adbc_telemetry.connection.errors == 1
+    assert recording.statements() == [QUERY]
+
+
+def test_sql_that_cannot_even_be_looked_at_is_the_drivers_to_judge(sqlite: Any, recording: Recording) -> None:
+    class Odd:
+        @property  # type: ignore[misc]
+        def __class__(self) -> type[Any]:
+            raise OverflowError("not to be looked at")
+
+    assert classify(Odd()).statement_type is StatementType.SQL
+    with sqlite.cursor() as cursor:
+        with pytest.raises(OverflowError):
+            cursor.execute(Odd())
+        assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+    assert recording.statements() == [("EXECUTE_STATEMENT", "SQL", "OverflowError"), QUERY]
 
 
 @pytest.mark.parametrize("name", ["acquire", "get_instance"])

@@ -18,6 +18,8 @@ from hypothesis import strategies as st
 
 from adbc_telemetry import StatementTelemetryContext, TelemetrySessionContext, schema
 from adbc_telemetry.encoding import LogEncoder, SessionPart, escaped, request_body, split_strings
+from adbc_telemetry.ids import next_number
+from adbc_telemetry.statement import LoggedStatement, StatementRecord
 
 WIRE: dict[str, Any] = json.loads((Path(__file__).parent / "data" / "wire-schema.json").read_text())
 FIELDS = [(message, name) for message, fields in WIRE["messages"].items() for name in fields]
@@ -350,12 +352,33 @@ def _statements(draw: st.DrawFn) -> StatementTelemetryContext:
     return statement
 
 
+@st.composite
+def _records(draw: st.DrawFn) -> StatementRecord:
+    """As instrumentation makes them."""
+    context = draw(_statements())
+    start = draw(st.integers(1, 2**50))
+    times = [start + draw(st.integers(0, 10**12)) for _ in range(4)]
+    return StatementRecord(
+        context.session,
+        next_number(),
+        context.statement_type,
+        context.operation_type,
+        context.result_format,
+        context.is_compressed,
+        draw(st.none() | _ERROR.map(lambda error: error.__name__)),
+        start,
+        *(draw(st.none() | st.just(each)) for each in times[:3]),
+        times[3],
+        draw(st.integers(10**18, 2**62)),
+    )
+
+
 @settings(max_examples=300)
-@given(st.lists(_statements() | _messages(), min_size=1, max_size=5))
+@given(st.lists(_statements() | _records() | _messages(), min_size=1, max_size=5))
 def test_a_statement_goes_out_as_its_log_would(things: list[Any]) -> None:
     events = [
         thing
-        if isinstance(thing, StatementTelemetryContext)
+        if isinstance(thing, LoggedStatement)
         else schema.TelemetryFrontendLog(entry=schema.FrontendLogEntry(sql_driver_log=thing))
         for thing in things
     ]
@@ -363,7 +386,7 @@ def test_a_statement_goes_out_as_its_log_would(things: list[Any]) -> None:
     request = json.loads(request_body([string for string in strings if string is not None], 1))
     assert len(request["protoLogs"]) == len(events)
     for event, text in zip(events, request["protoLogs"], strict=True):
-        log = event.frontend_log() if isinstance(event, StatementTelemetryContext) else event
+        log = event.frontend_log() if isinstance(event, LoggedStatement) else event
         received = json.loads(text)
         assert received == json.loads(LogEncoder().encode(log))
         assert_same(log.entry.sql_driver_log, parse_strictly(received["entry"]["sql_driver_log"]))

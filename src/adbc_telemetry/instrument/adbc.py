@@ -187,7 +187,13 @@ def _no_twin(error: Exception, cls: Any) -> Twin | None:
 @contained(_no_twin)
 def _cursor_twin(cls: Any) -> Twin | None:
     """The driver manager's `cursor`, which makes instrumented cursors; None where it is not written like that."""
-    return Twin(cls.cursor, cursor_class)
+    return Twin(cls.cursor, _cursor_class_of)
+
+
+def _cursor_class_of(cls: Any) -> Any:
+    if not hasattr(cls, "fetchone"):
+        raise ValueError("not a class of cursors")
+    return cursor_class(cls)
 
 
 def _leave_alone(error: Exception, cursor: Any, recorder: SessionRecorder) -> None:
