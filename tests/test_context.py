@@ -285,7 +285,7 @@ class Overriding(TelemetryClient):
         self.seen.append(log)
 
 
-@pytest.mark.parametrize("way", ["subclass", "instance", "class", "mock"])
+@pytest.mark.parametrize("way", ["subclass", "instance", "class", "mock", "instance later", "class later"])
 def test_whoever_stands_in_for_a_client_gets_a_log(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     config = TelemetryConfiguration(enabled=True)
@@ -296,11 +296,13 @@ def test_whoever_stands_in_for_a_client_gets_a_log(way: str, monkeypatch: pytest
             "host", config, exporter=InMemoryTelemetryExporter()
         )
         client.seen = seen
-    if way == "instance":
+    early = session(client=client)
+    if way.startswith("instance"):
         monkeypatch.setattr(client, "enqueue", seen.append)
-    if way == "class":
+    if way.startswith("class"):
         monkeypatch.setattr(TelemetryClient, "enqueue", lambda self, log: seen.append(log))
-    assert StatementTelemetryContext(session(client=client)).emit() is True
+    shared = early if way.endswith("later") else session(client=client)
+    assert StatementTelemetryContext(shared).emit() is True
     client.close()
     (log,) = seen
     assert type(log) is TelemetryFrontendLog

@@ -967,6 +967,21 @@ def test_errors_of_a_client_reach_nobody_and_are_counted(
     wait_for_no_clients()
 
 
+@pytest.mark.parametrize("owner", ["client", "class"])
+def test_whoever_spies_on_the_client_sees_logs(
+    owner: str, sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Any] = []
+    client = sqlite._adbc_telemetry.session.client
+    if owner == "client":
+        monkeypatch.setattr(client, "enqueue", seen.append)
+    else:
+        monkeypatch.setattr(TelemetryClient, "enqueue", lambda self, log: seen.append(log))
+    sqlite.execute("SELECT 1").close()
+    monkeypatch.undo()
+    assert [type(log) for log in seen] == [TelemetryFrontendLog]
+
+
 def test_a_description_that_fails_is_counted_and_costs_nothing_else(
     sqlite: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -55,7 +55,8 @@ from adbc_telemetry.replay import Replay
 from adbc_telemetry.schedule import PROMPT_SECONDS
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.sender import SenderThreads, sender
-from adbc_telemetry.statement import LoggedStatement, hand_over_statements_to, logs_of
+from adbc_telemetry.session import hand_over_statements_to
+from adbc_telemetry.statement import LoggedStatement, logs_of
 
 if TYPE_CHECKING:
     import asyncio

@@ -15,7 +15,7 @@ from adbc_telemetry.ids import id_of, next_number
 from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import ExecutionResultFormat, OperationType, StatementType
 from adbc_telemetry.session import TelemetrySessionContext
-from adbc_telemetry.statement import LoggedStatement, takes_statements
+from adbc_telemetry.statement import LoggedStatement
 
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
 _LIMIT: Final = 1e15
@@ -185,12 +185,15 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         if type(self._id) is not int:  # else its number does for the event as well
             self._event_number = next_number()
         client: Any = self.session.client
-        if not takes_statements(client):
+        take_statement = self.session._take_statement
+        if (
+            take_statement is None or take_statement != client.enqueue
+        ):  # in whose place somebody has put another
             return self._send_log(client)
         # A copy, since what becomes of this one later is no concern of the event's.
         event = self.__copy__()  # type: ignore[attr-defined]
         event._emissions = None  # which the garbage collector would look at for as long as it is queued
-        client.enqueue(event)
+        take_statement(event)
         return True
 
     @contained(_not_sent)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from msgspec import Struct
+from msgspec.structs import force_setattr
 
 from adbc_telemetry.encoding import SessionPart
 from adbc_telemetry.protocols import TelemetryClientProtocol
@@ -37,9 +41,32 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     default_compression_enabled: bool | None = None
     client: TelemetryClientProtocol | None = None
     user_agent: str | None = None
+    # What takes statements in their logs' place, for a client of ours; None where the client is to get logs.
+    _take_statement: Callable[[Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "_take_statement", _statement_taker_of(self.client))
 
     def wire_part(self) -> SessionPart:
         """See `encoding.Session`."""
         return SessionPart(
             self.session_id, self.system_configuration, self.driver_connection_params, self.auth_type
         )
+
+
+_client_class: type[Any] | None = None
+_enqueue: object = None
+
+
+def hand_over_statements_to(client_class: type[Any]) -> None:
+    """Tell that `enqueue` of this class takes statements as they are; `statement.logs_of` makes logs of them."""
+    global _client_class, _enqueue
+    _client_class, _enqueue = client_class, client_class.enqueue
+
+
+def _statement_taker_of(client: Any) -> Callable[[Any], None] | None:
+    if client is None or type(client) is not _client_class:
+        return None
+    enqueue: Any = client.enqueue
+    # And not what somebody has put in its place, who is to see logs.
+    return enqueue if getattr(enqueue, "__func__", None) is _enqueue else None

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from time import monotonic_ns
-from typing import Any, Final
+from typing import Final
 
 from msgspec import Struct
 
@@ -271,23 +271,6 @@ class StatementRecord(Struct, LoggedStatement, eq=False, gc=False, frozen=True):
     _results_consumed_ns: int | None
     _emitted_ns: int
     _emitted_at_ns: int
-
-
-_statement_taker: type[Any] | None = None
-_take_statement: object = None
-
-
-def hand_over_statements_to(client_class: type[Any]) -> None:
-    """Tell that `enqueue` of this class takes statements in their logs' place; `logs_of` makes logs of them."""
-    global _statement_taker, _take_statement
-    _statement_taker, _take_statement = client_class, client_class.enqueue
-
-
-def takes_statements(client: object) -> bool:
-    """Whether the client's `enqueue` takes statements: it is one of ours, and nobody has put another in its place."""
-    if type(client) is not _statement_taker:
-        return False
-    return getattr(client.enqueue, "__func__", None) is _take_statement  # type: ignore[attr-defined]
 
 
 def logs_of(events: Iterable[TelemetryFrontendLog | LoggedStatement]) -> list[TelemetryFrontendLog]:

@@ -24,7 +24,7 @@ from adbc_telemetry.instrument.operations import (
 )
 from adbc_telemetry.schema import ExecutionResultFormat, StatementType
 from adbc_telemetry.session import TelemetrySessionContext
-from adbc_telemetry.statement import StatementRecord, takes_statements
+from adbc_telemetry.statement import StatementRecord
 
 if TYPE_CHECKING:
     from adbc_telemetry.manager import TelemetryClientLease
@@ -54,7 +54,6 @@ class SessionRecorder:
 
     Attributes:
         session: what all events of the connection share.
-        send: takes statements for a client of ours, and raises nothing; None where the client wants logs.
         instrument_like_this: instruments another connection in the same way; for clones.
         result_format: in which the driver hands over results; None where it does not say.
         in_script: whether the driver is committing on its own, which is no event of its own.
@@ -72,7 +71,6 @@ class SessionRecorder:
         "in_script",
         "instrument_like_this",
         "result_format",
-        "send",
         "session",
     )
 
@@ -84,10 +82,6 @@ class SessionRecorder:
         result_format: ExecutionResultFormat | None = None,
     ) -> None:
         self.session = session
-        client: Any = session.client
-        self.send: Callable[[StatementRecord], object] | None = (
-            client.enqueue if takes_statements(client) else None
-        )
         self.instrument_like_this = instrument_like_this
         self.result_format = result_format
         self.in_script = False
@@ -356,11 +350,14 @@ class StatementRecorder:
             ended_ns or consumed_ns or monotonic_ns(),
             time_ns(),
         )
-        send = self.connection.send
-        if send is not None:
-            send(record)
-        else:
+        client: Any = session.client
+        take_statement = session._take_statement
+        if (
+            take_statement is None or take_statement != client.enqueue
+        ):  # in whose place somebody has put another
             self._send_log(record)
+        else:
+            take_statement(record)
 
     @contained(_count_error)
     def _send_log(self, record: StatementRecord) -> None:
