@@ -362,6 +362,15 @@ def test_the_first_event_after_a_batch_does_not_wake_the_sender(monkeypatch: pyt
         assert len(woken) == 1, "by the batch, when it was full"
 
 
+def test_a_client_without_events_goes_idle_after_the_flush_interval() -> None:
+    exporter = InMemoryTelemetryExporter()
+    config = configuration(batch_size=5, flush_interval_ms=20)
+    with TelemetryClient("host", config, exporter=exporter) as client:
+        client.enqueue(make_log())
+        wait_until(lambda: len(exporter.logs) == 1)
+        wait_until(lambda: client._alarm == 1)
+
+
 def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -851,6 +851,47 @@ def test_a_class_of_the_users_own_is_followed(recording: Recording) -> None:
         assert recording.statements() == [QUERY]
 
 
+class Tally:
+    """What a class of the user's own counts with."""
+
+    made = 0
+
+
+class Counting(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
+    """Its `cursor` names a class as well, but not that of cursors."""
+
+    make = dbapi.Connection.cursor
+
+    def cursor(self, **kwargs: Any) -> Any:
+        Tally.made += 1
+        return self.make(**kwargs)
+
+
+def test_a_class_that_is_none_of_cursors_is_left_alone(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Tally, "made", 0)
+    raw = connect_sqlite()
+    raw.__class__ = Counting
+    with instrument(raw, ENDPOINT, config=enabled(), exporter=recording) as connection:
+        connection.execute("SELECT 1").close()
+        assert Tally.made == 1
+        assert recording.statements() == [QUERY]
+
+
+def test_a_cursor_has_its_class_from_the_start(sqlite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[type] = []
+    original = dbapi.Cursor.__init__
+
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:
+        made.append(type(self))
+        original(self, *args, **kwargs)
+
+    monkeypatch.setattr(dbapi.Cursor, "__init__", __init__)
+    with sqlite.cursor() as cursor:
+        assert made == [type(cursor)]
+
+
 def test_connections_of_one_class_share_one_subclass(connect: Any, recording: Recording) -> None:
     connections = [instrument(connect(), ENDPOINT, config=enabled(), exporter=recording) for _ in range(2)]
     cursors = [connection.cursor() for connection in connections]
@@ -1035,6 +1076,18 @@ def test_a_driver_that_does_not_tell_its_name_is_followed_all_the_same(
     instrument(connect_sqlite(), ENDPOINT, config=enabled(), exporter=recording).close()
     assert recording.events() == [CREATE, DELETE]
     assert recording.driver_logs()[0].system_configuration.driver_name == "adbc-telemetry"  # type: ignore[union-attr]
+
+
+def test_of_two_threads_that_end_a_statement_one_emits_it(sqlite: Any, recording: Recording) -> None:
+    with sqlite.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        recorder = cursor._adbc_telemetry
+        seen_by_another = recorder.statement
+        recorder.end()
+        recorder.statement = seen_by_another  # who had looked before, and goes on now
+        recorder.fetched(True)
+        recorder.statement = 0
+    assert recording.statements() == [QUERY]
 
 
 def test_rows_may_be_fetched_while_another_thread_closes(recording: Recording) -> None:

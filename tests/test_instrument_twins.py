@@ -63,6 +63,9 @@ def test_it_does_what_the_original_does_with_another_class() -> None:
     assert (type(ours), ours.owner, ours.size) == (Other, "me", 5)
     assert twin().instead_of(make)("me").size == 3, "the defaults are the original's"
     assert type(make("me")) is Thing, "the original stays as it is"
+    assert twin().instead_of(make).__code__ is not make.__code__, (
+        "each has code specialised for what it makes"
+    )
 
 
 def test_its_errors_come_from_the_lines_of_the_original() -> None:
