@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import gc
 import importlib
 import inspect
@@ -16,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from types import ModuleType
 from typing import Any
+from unittest import mock
 
 import msgspec
 import pytest
@@ -32,6 +35,7 @@ from adbc_telemetry import (
 )
 from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.instrument import facts
+from adbc_telemetry.instrument import recorder as recorder_module
 from adbc_telemetry.instrument.operations import CONNECTION_OPERATIONS, classify
 from adbc_telemetry.schema import (
     ExecutionResultFormat,
@@ -43,6 +47,7 @@ from adbc_telemetry.schema import (
 from support.server import TelemetryServer, black_hole, raw_endpoint
 
 dbapi = pytest.importorskip("adbc_driver_manager.dbapi")
+_lib = pytest.importorskip("adbc_driver_manager._lib")
 pyarrow = pytest.importorskip("pyarrow")
 sqlite_dbapi = pytest.importorskip("adbc_driver_sqlite.dbapi")
 
@@ -851,6 +856,151 @@ def test_a_class_of_the_users_own_is_followed(recording: Recording) -> None:
         assert recording.statements() == [QUERY]
 
 
+class OwnCursor(dbapi.Cursor):  # type: ignore[misc, name-defined]
+    """A cursor of a user's, strict and busy."""
+
+    made = 0
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        assert type(self) is OwnCursor
+        super().__init__(*args, **kwargs)
+        self.execute("SELECT 0")
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name == "_adbc_telemetry":
+            raise AttributeError(name)
+        super().__setattr__(name, value)
+
+    def fetchone(self, as_dict: bool = False) -> Any:
+        row = super().fetchone()
+        return {"n": row[0]} if as_dict else row
+
+
+class OwnConnection(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
+    """Makes them, and counts."""
+
+    def cursor(self, *, adbc_stmt_kwargs: Any = None) -> Any:
+        cursor = OwnCursor(self, adbc_stmt_kwargs)
+        OwnCursor.made += 1
+        self._cursors.add(cursor)
+        return cursor
+
+
+def test_cursors_of_the_users_own_are_made_as_ever(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(OwnCursor, "made", 0)
+    raw = connect_sqlite()
+    raw.__class__ = OwnConnection
+    with instrument(raw, ENDPOINT, config=enabled(), exporter=recording) as connection:
+        with connection.cursor() as cursor:
+            assert isinstance(cursor, OwnCursor)
+            cursor.execute("SELECT 1")
+            assert cursor.fetchone(as_dict=True) == {"n": 1}
+        assert OwnCursor.made == 1
+        assert recording.statements() == [QUERY]
+
+
+class Reusing(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
+    """Hands out the same cursor again and again."""
+
+    kept: Any = None
+
+    def cursor(self, **kwargs: Any) -> Any:
+        if self.kept is None:
+            self.kept = super().cursor(**kwargs)
+        return self.kept
+
+
+def test_a_cursor_that_is_handed_out_again_is_followed_once(recording: Recording) -> None:
+    raw = connect_sqlite()
+    raw.__class__ = Reusing
+    with instrument(raw, ENDPOINT, config=enabled(), exporter=recording) as connection:
+        first = connection.cursor()
+        first.execute("SELECT 1")
+        assert connection.cursor() is first
+        assert len(type(first).__mro__) == len(dbapi.Cursor.__mro__) + 1
+        first.fetchall()
+        assert recording.statements() == [QUERY]
+
+
+def test_what_the_program_makes_of_our_classes_works_and_is_not_followed(
+    sqlite: Any, recording: Recording
+) -> None:
+    with sqlite.cursor() as cursor, type(cursor)(sqlite) as other:
+        assert other.execute("SELECT 1").fetchall() == [(1,)]
+        assert other.execute("SELECT 1").fetchone() == (1,)
+        with pytest.raises(sqlite.Error):
+            other.execute("nonsense")
+        assert other.execute("SELECT 1").fetch_record_batch().read_all().num_rows == 1
+        with contextlib.suppress(dbapi.NotSupportedError):
+            other.adbc_cancel()
+    clone = type(sqlite)(sqlite._db, _lib.AdbcConnection(sqlite._db._db))
+    with clone, clone.cursor() as cursor:
+        assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+        cursor.executescript("SELECT 1")
+        clone.commit()
+    assert recording.statements() == []
+
+
+@pytest.mark.parametrize("name", ["execute", "cursor"])
+def test_a_method_that_somebody_else_wraps_gets_the_arguments_that_it_was_given(
+    name: str, sqlite: Any
+) -> None:
+    owner = dbapi.Cursor if name == "execute" else dbapi.Connection
+    with mock.patch.object(owner, name, autospec=True) as spy, sqlite.cursor() as cursor:
+        spy.reset_mock()
+        if name == "execute":
+            cursor.execute("SELECT 1")
+            spy.assert_called_once_with(cursor, "SELECT 1")
+        else:
+            sqlite.cursor()
+            spy.assert_called_once_with(sqlite)
+
+
+def test_a_wrapper_with_more_arguments_than_it_shows_gets_them(recording: Recording) -> None:
+    given: list[object] = []
+    original = dbapi.Cursor.execute
+
+    @functools.wraps(original)
+    def execute(self: Any, *args: Any, timeout: float = 0.0) -> Any:
+        given.append(timeout)
+        return original(self, *args)
+
+    class Wrapped(dbapi.Cursor):  # type: ignore[misc, name-defined]
+        pass
+
+    Wrapped.execute = execute
+
+    class Wrapping(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
+        def cursor(self) -> Any:
+            return Wrapped(self)
+
+    raw = connect_sqlite()
+    raw.__class__ = Wrapping
+    with instrument(raw, ENDPOINT, config=enabled(), exporter=recording) as connection:
+        with connection.cursor() as cursor:
+            assert cursor.execute("SELECT 1", timeout=3.0).fetchall() == [(1,)]
+        assert given == [3.0]
+        assert recording.statements() == [QUERY]
+
+
+def test_an_error_that_lets_nobody_set_its_attributes_passes(
+    sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Frozen(Exception):
+        def __setattr__(self, name: str, value: object) -> None:
+            raise AttributeError(name)
+
+    def failing(self: Any, *args: Any) -> None:
+        raise Frozen
+
+    with sqlite.cursor() as cursor, monkeypatch.context() as patch:
+        patch.setattr(dbapi.Cursor, "execute", failing)
+        with pytest.raises(Frozen):
+            cursor.execute("SELECT 1")
+
+
 class Tally:
     """What a class of the user's own counts with."""
 
@@ -956,6 +1106,7 @@ def test_a_cursor_that_cannot_be_made_fails_as_it_would_without(
 
     def outcomes(connection: Any) -> list[object]:
         outcomes: list[object] = []
+        gc.collect()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
             for call in (
@@ -968,7 +1119,9 @@ def test_a_cursor_that_cannot_be_made_fails_as_it_would_without(
                     call()
                 except Exception as error:  # noqa: BLE001 - to compare it
                     lines = [
-                        (each.name, each.lineno) for each in traceback.extract_tb(error.__traceback__)[2:]
+                        (each.name, each.lineno)
+                        for each in traceback.extract_tb(error.__traceback__)[2:]
+                        if "adbc_telemetry" not in each.filename  # Python 3.10 puts our frame in again
                     ]
                     outcomes.append((type(error), str(error).partition(" ")[2], lines))
             gc.collect()
@@ -1082,12 +1235,63 @@ def test_of_two_threads_that_end_a_statement_one_emits_it(sqlite: Any, recording
     with sqlite.cursor() as cursor:
         cursor.execute("SELECT 1")
         recorder = cursor._adbc_telemetry
-        seen_by_another = recorder.statement
-        recorder.end()
-        recorder.statement = seen_by_another  # who had looked before, and goes on now
         recorder.fetched(True)
-        recorder.statement = 0
+        recorder._end(None, None, 0)  # by a thread that had looked before
     assert recording.statements() == [QUERY]
+
+
+@pytest.mark.parametrize("first", [False, True])
+def test_a_statement_may_be_ended_as_soon_as_it_has_begun(
+    first: bool, sqlite: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def closing(self: Any, *args: Any) -> None:
+        self.close()
+
+    cursor = sqlite.cursor()
+    if not first:
+        cursor.execute("SELECT 1").fetchall()
+    with monkeypatch.context() as patch:
+        patch.setattr(dbapi.Cursor, "execute", closing)
+        cursor.execute("SELECT 1")
+    with pytest.raises(dbapi.ProgrammingError):
+        cursor.fetchall()
+    assert recording.statements() == [QUERY] * (1 if first else 2)
+    assert sqlite._adbc_telemetry.errors == 0
+    latency = recording.driver_logs()[-1].operation_latency_ms
+    assert latency is not None
+    assert 0 <= latency < 60_000
+
+
+def test_a_fetch_in_the_middle_of_an_execution_is_no_error_of_ours(
+    sqlite: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetching(self: Any, *args: Any) -> None:
+        self.fetchone()
+
+    with sqlite.cursor() as cursor, monkeypatch.context() as patch:
+        patch.setattr(dbapi.Cursor, "execute", fetching)
+        patch.setattr(dbapi.Cursor, "fetchone", lambda self: (1,))
+        cursor.execute("SELECT 1")
+    assert recording.statements() == [QUERY]
+    assert sqlite._adbc_telemetry.errors == 0
+
+
+def test_an_exception_out_of_the_blue_is_not_replaced_by_one_of_ours(
+    sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of a signal handler, at every single instruction's end that is a call in `begin`."""
+    for name in ("monotonic_ns", "next_number", "classify"):
+        original = getattr(recorder_module, name)
+
+        def interrupt(*args: object, name: str = name, original: Any = original) -> None:
+            monkeypatch.setattr(recorder_module, name, original)
+            raise TimeoutError
+
+        monkeypatch.setattr(recorder_module, name, interrupt)
+        with pytest.raises(TimeoutError), sqlite.cursor() as cursor:
+            cursor.execute("WITH x AS (SELECT 1) SELECT * FROM x")
+        with sqlite.cursor() as cursor:
+            cursor.execute("SELECT 1").fetchall()
 
 
 def test_rows_may_be_fetched_while_another_thread_closes(recording: Recording) -> None:

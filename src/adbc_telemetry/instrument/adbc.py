@@ -26,7 +26,7 @@ from adbc_telemetry.instrument.operations import (
     Operation,
 )
 from adbc_telemetry.instrument.readers import follow_reader
-from adbc_telemetry.instrument.recorder import SessionRecorder, StatementRecorder
+from adbc_telemetry.instrument.recorder import NOBODY, SessionRecorder, StatementRecorder
 from adbc_telemetry.instrument.traces import leave_no_frame
 from adbc_telemetry.instrument.twins import Twin
 
@@ -55,14 +55,24 @@ def is_closed(connection: Any) -> bool:
 
 
 def follow(connection: Any, start: Callable[[], SessionRecorder]) -> None:
-    """Turn the connection into an instrumented one; `start` makes its recorder, once nothing else can fail."""
+    """Turn the connection into an instrumented one; `start` makes its recorder, once its class is there."""
     cls: Any = type(connection)
-    kind = connection_class(cls)
-    setattr(connection, STATE, start())
-    connection.__class__ = kind
+    kind = cls if hasattr(cls, STATE) else connection_class(cls)
+    recorder = start()
+    try:
+        object.__setattr__(connection, STATE, recorder)  # whatever attributes its class lets be set
+        connection.__class__ = kind
+    except BaseException:
+        vars(connection).pop(STATE, None)
+        recorder.end()
+        raise
 
 
-@functools.cache
+# Bounded, for programs that make classes at run time.
+_CLASSES_AT_MOST: Final = 256
+
+
+@functools.lru_cache(maxsize=_CLASSES_AT_MOST)
 def connection_class(cls: Any) -> Any:
     """The subclass that instrumented connections of `cls` belong to."""
     methods = {
@@ -73,7 +83,7 @@ def connection_class(cls: Any) -> Any:
     return _subclass(cls, {**methods, **_connection_methods(cls)})
 
 
-@functools.cache
+@functools.lru_cache(maxsize=_CLASSES_AT_MOST)
 def cursor_class(cls: Any) -> Any:
     """The subclass that cursors of instrumented connections belong to."""
     methods: Methods = {
@@ -81,17 +91,18 @@ def cursor_class(cls: Any) -> Any:
         **{name: _fetches_all(cls, name) for name, end in CURSOR_FETCHES.items() if end is Fetch.ALL},
         **_cursor_methods(cls),
     }
-    kind = _subclass(cls, {name: method for name, method in methods.items() if hasattr(cls, name)})
-    setattr(kind, STATE, None)
-    return kind
+    return _subclass(cls, {name: method for name, method in methods.items() if hasattr(cls, name)})
 
 
 def _subclass(cls: Any, methods: Methods) -> Any:
     """A subclass that passes for `cls` in all but identity: names, documentation and signatures are the same."""
+    if hasattr(cls, STATE):
+        raise TypeError("followed already")
     namespace: dict[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
+        STATE: NOBODY,
     }
     for name, method in {**methods, "__reduce_ex__": _reduces_as(cls)}.items():
         namespace[name] = functools.update_wrapper(method, getattr(cls, name))
@@ -114,21 +125,29 @@ def _reduces_as(cls: Any) -> Callable[..., Any]:
 
 # The methods below look up the driver manager's own on the class at each call, as `super()` would: whoever else
 # patches that class is not bypassed. Each has the one shape: begin; the real call; fail and re-raise, or finish.
-# An error leaves with the traceback that it would have without.
+# An error leaves with the traceback that it would have without. What a statement is sure to call has its arguments
+# spelt out, since to pack and to unpack them costs more than to record; where the driver manager's has others, and for
+# all the rest, a second form passes on whatever comes.
+
+NOT_GIVEN: Final[Any] = object()
 
 
 def _connection_methods(cls: Any) -> Methods:
     twin = _cursor_twin(cls)
 
-    def cursor(self: Any, *, adbc_stmt_kwargs: Any = None) -> Any:
+    def cursor(self: Any, *, adbc_stmt_kwargs: Any = NOT_GIVEN) -> Any:
         make = twin.instead_of(cls.cursor)  # type: ignore[union-attr]
         try:
-            made = make(self, adbc_stmt_kwargs=adbc_stmt_kwargs)
+            made = (
+                make(self) if adbc_stmt_kwargs is NOT_GIVEN else make(self, adbc_stmt_kwargs=adbc_stmt_kwargs)
+            )
         except BaseException as error:
             leave_no_frame(error)
             raise
-        if type(made) is twin.made:  # type: ignore[union-attr]
-            made._adbc_telemetry = StatementRecorder(self._adbc_telemetry)
+        if type(made) is twin.made and made._adbc_telemetry is NOBODY:  # type: ignore[union-attr]
+            recorder = self._adbc_telemetry
+            if recorder is not NOBODY:
+                made._adbc_telemetry = StatementRecorder(recorder)
         else:
             _follow_cursor(made, self._adbc_telemetry)
         return made
@@ -177,7 +196,7 @@ def _connection_methods(cls: Any) -> Methods:
 
 def _commits_nothing(connection: Any) -> bool:
     """Whether a commit is none of the user's: without transactions it does nothing; `executescript` makes its own."""
-    return connection._adbc_telemetry.in_script or not getattr(connection, "_commit_supported", True)
+    return bool(connection._adbc_telemetry.script) or not getattr(connection, "_commit_supported", True)
 
 
 def _no_twin(error: Exception, cls: Any) -> Twin | None:
@@ -186,13 +205,14 @@ def _no_twin(error: Exception, cls: Any) -> Twin | None:
 
 @contained(_no_twin)
 def _cursor_twin(cls: Any) -> Twin | None:
-    """The driver manager's `cursor`, which makes instrumented cursors; None where it is not written like that."""
-    return Twin(cls.cursor, _cursor_class_of)
+    """The driver manager's `cursor`, which makes instrumented cursors; None of any other, whatever that does."""
+    original, own = cls.cursor, sys.modules[DBAPI_MODULE]
+    return Twin(original, _class_of_its_cursors) if original.__globals__ is vars(own) else None
 
 
-def _cursor_class_of(cls: Any) -> Any:
-    if not hasattr(cls, "fetchone"):
-        raise ValueError("not a class of cursors")
+def _class_of_its_cursors(cls: Any) -> Any:
+    if cls.__module__ != DBAPI_MODULE or not hasattr(cls, "fetchone"):
+        raise ValueError("not the driver manager's class of cursors")
     return cursor_class(cls)
 
 
@@ -202,9 +222,11 @@ def _leave_alone(error: Exception, cursor: Any, recorder: SessionRecorder) -> No
 
 @contained(_leave_alone)
 def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
+    if recorder is NOBODY or vars(cursor).get(STATE) is not None:  # a driver may hand out the same one again
+        return
     cls: Any = type(cursor)
-    kind = cursor_class(cls)
-    cursor._adbc_telemetry = StatementRecorder(recorder)
+    kind = cls if hasattr(cls, STATE) else cursor_class(cls)
+    object.__setattr__(cursor, STATE, StatementRecorder(recorder))
     cursor.__class__ = kind
 
 
@@ -242,11 +264,14 @@ def _executes(cls: Any, name: str, kind: Operation) -> Callable[..., Any]:
         recorder.executed(self)
         return result
 
-    def execute(self: Any, operation: Any, parameters: Any = None) -> Any:
+    def execute(self: Any, operation: Any, parameters: Any = NOT_GIVEN) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
         recorder.begin(kind, operation)
         try:
-            result = cls.execute(self, operation, parameters)
+            if parameters is NOT_GIVEN:
+                result = cls.execute(self, operation)
+            else:
+                result = cls.execute(self, operation, parameters)
         except BaseException as error:
             recorder.fail(error)
             leave_no_frame(error)
@@ -258,13 +283,17 @@ def _executes(cls: Any, name: str, kind: Operation) -> Callable[..., Any]:
 
 
 def _called_alike(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
-    """Whether a method of ours, which spares itself the packing of arguments, may stand for the driver manager's."""
+    """Whether a method of ours that spells out its arguments is called as the driver manager's is."""
     try:
+        if hasattr(theirs, "__wrapped__") or hasattr(
+            theirs, "__signature__"
+        ):  # which may say what does not hold
+            return False
         mine, its = inspect.signature(ours), inspect.signature(theirs)
     except (TypeError, ValueError):  # without one, as some of C's
         return False
-    return [(each.name, each.kind, each.default) for each in mine.parameters.values()] == [
-        (each.name, each.kind, each.default) for each in its.parameters.values()
+    return [(each.name, each.kind, each.default is each.empty) for each in mine.parameters.values()] == [
+        (each.name, each.kind, each.default is each.empty) for each in its.parameters.values()
     ]
 
 
@@ -297,8 +326,9 @@ def _fetches_all(cls: Any, name: str) -> Callable[..., Any]:
 
 
 def _cursor_methods(cls: Any) -> Methods:
+    # Called once a row, also by iteration: between the first row and the last it takes the time and no more.
+
     def fetchone(self: Any) -> Any:
-        # Called once a row, also by iteration: between the first row and the last it takes the time and no more.
         recorder: StatementRecorder = self._adbc_telemetry
         try:
             row = cls.fetchone(self)
@@ -306,11 +336,22 @@ def _cursor_methods(cls: Any) -> Methods:
             recorder.fail(error)
             leave_no_frame(error)
             raise
-        if recorder.statement:
+        if recorder.under_way:
             if row is None or recorder.awaits_rows:
                 recorder.fetched(row is None)
             else:
                 recorder.active_ns = monotonic_ns()
+        return row
+
+    def fetchone_somehow(self: Any, *args: Any, **kwargs: Any) -> Any:
+        recorder: StatementRecorder = self._adbc_telemetry
+        try:
+            row = cls.fetchone(self, *args, **kwargs)
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frame(error)
+            raise
+        recorder.fetched(row is None)
         return row
 
     def fetchmany(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -358,36 +399,33 @@ def _cursor_methods(cls: Any) -> Methods:
         recorder.connection.finish(cancel)
         return result
 
-    # Also what __del__ calls, and so of a cursor that could not be made, which has no recorder.
+    # Also what __del__ calls.
 
     def close(self: Any) -> Any:
-        recorder: StatementRecorder | None = self._adbc_telemetry
+        recorder: StatementRecorder = self._adbc_telemetry
         try:
             result = cls.close(self)
         except BaseException as error:
-            if recorder is not None:
-                recorder.fail(error)
+            recorder.fail(error)
             leave_no_frame(error)
             raise
-        if recorder is not None and recorder.statement:
+        if recorder.under_way:
             recorder.end()
         return result
 
     def close_somehow(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder | None = self._adbc_telemetry
+        recorder: StatementRecorder = self._adbc_telemetry
         try:
             result = cls.close(self, *args, **kwargs)
         except BaseException as error:
-            if recorder is not None:
-                recorder.fail(error)
+            recorder.fail(error)
             leave_no_frame(error)
             raise
-        if recorder is not None and recorder.statement:
-            recorder.end()
+        recorder.end()
         return result
 
     return {
-        "fetchone": fetchone,
+        "fetchone": fetchone if _called_alike(fetchone, cls.fetchone) else fetchone_somehow,
         "fetchmany": fetchmany,
         "fetch_record_batch": fetch_record_batch,
         "fetch_arrow": fetch_arrow,

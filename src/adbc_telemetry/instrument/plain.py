@@ -51,7 +51,7 @@ def follow(connection: Any, start: Callable[[], SessionRecorder]) -> Any:
     return stand_for(connection, kind, start().cursor())
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)  # of which there are more where classes are made at run time
 def connection_class(cls: Any) -> Any:
     """The class of the proxies of connections of `cls`."""
     return _class_of_proxies(
@@ -67,7 +67,7 @@ def connection_class(cls: Any) -> Any:
     )
 
 
-@functools.cache
+@functools.lru_cache(maxsize=256)
 def cursor_class(cls: Any) -> Any:
     """The class of the proxies of cursors of `cls`."""
     return _class_of_proxies(
@@ -190,6 +190,7 @@ def _executes_for(name: str, operation: Operation) -> Method:
     return method
 
 
+@contained(_not_told)
 def _sql(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """The statement's text: the first argument, by whichever name."""
     sql = args[0] if args else next(iter(kwargs.values()), None)

@@ -21,7 +21,7 @@ from adbc_telemetry.instrument.traces import leave_no_frame
 @contained(lambda error, recorder, reader: reader)
 def follow_reader(recorder: StatementRecorder, reader: Any) -> Any:
     """A reader that reads what `reader` does, and tells the recorder; `reader` where there is nothing to tell."""
-    statement = recorder.statement
+    statement = recorder.under_way
     if not statement:
         return reader
     if recorder.reader is not None:
@@ -38,7 +38,7 @@ class _Batches:
 
     __slots__ = ("_reader", "_recorder", "_statement")
 
-    def __init__(self, reader: Any, recorder: StatementRecorder, statement: int) -> None:
+    def __init__(self, reader: Any, recorder: StatementRecorder, statement: list[int]) -> None:
         self._reader = reader
         self._recorder = recorder
         self._statement = statement

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from adbc_telemetry.manager import TelemetryClientLease
 
 _QUERY: Final = StatementType.QUERY
+_NOTHING: Final[list[int]] = []  # is under way
 
 
 def _count_error(error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object) -> None:
@@ -49,6 +50,33 @@ def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> b
     return True
 
 
+class _Nobody:
+    """Records nothing. What stands in for the recorder of a connection or cursor that has none of its own: because
+    it is still being made, or the program has made it of its class and not by the driver manager."""
+
+    under_way = script = ()
+    awaits_rows = False
+
+    @property
+    def connection(self) -> _Nobody:
+        return self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Nothing is kept."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _do_nothing
+
+
+def _do_nothing(*args: object, **kwargs: object) -> None:
+    """The methods of nobody."""
+
+
+NOBODY: Final[Any] = _Nobody()
+
+
 class SessionRecorder:
     """Follows a connection from CREATE_SESSION, which is when this is made, to its one DELETE_SESSION.
 
@@ -56,7 +84,7 @@ class SessionRecorder:
         session: what all events of the connection share.
         instrument_like_this: instruments another connection in the same way; for clones.
         result_format: in which the driver hands over results; None where it does not say.
-        in_script: whether the driver is committing on its own, which is no event of its own.
+        script: the token of a script, while it is under way: what the driver commits then is no event of its own.
         collected: set when the garbage collector closes the connection, where nothing may wait.
         errors: how many facts, also of its cursors' statements, could not be recorded.
     """
@@ -68,9 +96,9 @@ class SessionRecorder:
         "_open",
         "collected",
         "errors",
-        "in_script",
         "instrument_like_this",
         "result_format",
+        "script",
         "session",
     )
 
@@ -84,7 +112,7 @@ class SessionRecorder:
         self.session = session
         self.instrument_like_this = instrument_like_this
         self.result_format = result_format
-        self.in_script = False
+        self.script: list[int] = _NOTHING
         self.collected = False
         self.errors = 0
         self._lease = lease
@@ -179,9 +207,10 @@ class StatementRecorder:
     ours) is contained by itself, since a guard around each step would cost a statement more than the steps do.
 
     Attributes:
+        under_way: a token of the statement under way: its number, by which its id is made, until somebody takes it
+            out to emit the event. list.pop is atomic, so that a close in another thread may race with a fetch.
         active_ns: the monotonic time of the last thing that the driver did for the statement; 0 before.
         connection: the recorder of the cursor's connection.
-        statement: the number of the statement under way, by which its id is made; 0 when there is none.
         awaits_rows: whether no row of it has been fetched yet.
         reader: the reader that has been handed out last; see `readers`.
     """
@@ -195,12 +224,11 @@ class StatementRecorder:
         "_returns_rows",
         "_start_ns",
         "_statement_type",
-        "_unfinished",
         "active_ns",
         "awaits_rows",
         "connection",
         "reader",
-        "statement",
+        "under_way",
     )
 
     reader: weakref.ref[Any] | None
@@ -211,15 +239,12 @@ class StatementRecorder:
 
     def __init__(self, connection: SessionRecorder) -> None:
         self.connection = connection
-        self.statement = 0
-        # The statement's number, as a token: whoever takes it emits the event. list.pop is atomic, so that a close
-        # in another thread may race with a fetch.
-        self._unfinished: list[int] = []
+        self.under_way = _NOTHING
         # The rest is the statement's: there is no need for it before `begin`.
 
     def begin(self, operation: Operation, sql: object) -> None:
         """A statement starts on the cursor, which is the end of the one before."""
-        if self.statement:
+        if self.under_way:
             self.end()
         if operation.reads_sql:
             kind = AT_A_GLANCE.get(sql[:GLANCE]) if type(sql) is str else None
@@ -231,43 +256,40 @@ class StatementRecorder:
         self._result_format = self._execute_complete_ns = self._first_batch_ns = self.reader = None
         self.active_ns = 0
         self.awaits_rows = False
-        if operation.commits_first:
-            self.connection.in_script = True
-        self.statement = number = next_number()
-        self._unfinished.append(number)
         self._start_ns = monotonic_ns()
+        # At last, since it may be ended from now on: by another thread, or because a signal handler raises.
+        self.under_way = [next_number()]
+        if operation.commits_first:
+            self.connection.script = self.under_way
 
     def executed(self, cursor: Any) -> None:
         """The driver has answered. Without rows to come, that is the end of the statement."""
-        operation = self._operation
-        if operation.commits_first:
-            self._end_of_script()
-        if not self.statement:
+        if not self.under_way:
             return
         self._execute_complete_ns = self.active_ns = monotonic_ns()
-        if operation.opens_results and (self._returns_rows or self._has_rows(cursor)):
+        if self._operation.opens_results and (self._returns_rows or self._has_rows(cursor)):
             self.awaits_rows = True
             self._result_format = self.connection.result_format
         else:
-            self._end()
+            self._end(None, None, 0)
 
     def fetched(self, over: bool) -> None:
         """Rows or a batch have been fetched; `over` where these were the last."""
-        if not self.statement:
+        if not self.under_way:
             return
         now = monotonic_ns()
         if self.awaits_rows:
             self.awaits_rows = False
             self._first_batch_ns = now
         if over:
-            self._end(now)
+            self._end(now, None, 0)
         else:
             self.active_ns = now
 
     @contained(_count_error)
     def handed_out(self) -> None:
         """The results are to be read in another way than by the cursor."""
-        if self.statement:
+        if self.under_way:
             self.active_ns = monotonic_ns()
 
     @contained(_count_error)
@@ -281,59 +303,50 @@ class StatementRecorder:
     @contained(_count_error)
     def fail(self, error: BaseException) -> None:
         """The statement, or a fetch from it, has failed; without a statement, nothing has."""
-        self._end_of_script()
-        if self.statement:
-            self._end(error_name=type(error).__name__)
+        if self.under_way:
+            self._end(None, type(error).__name__, 0)
 
     def end(self) -> None:
-        """The cursor was closed or dropped."""
-        if self.statement:
-            self._abandon()
+        """The cursor was closed or dropped, or goes on to another statement: nobody reads the results to the end."""
+        if self.under_way:
+            self._end(None, None, self.active_ns)  # so that it does not last while it lies idle
 
     # A reader knows the statement that it belongs to: the cursor may be at another one by now.
 
     @contained(_count_error)
-    def read(self, statement: int, over: bool) -> None:
+    def read(self, statement: list[int], over: bool) -> None:
         """A reader that was handed out has read a batch, or its end."""
-        if self.statement == statement:
+        if self.under_way is statement:
             self.fetched(over)
 
     @contained(_count_error)
-    def read_failed(self, statement: int, error: BaseException) -> None:
+    def read_failed(self, statement: list[int], error: BaseException) -> None:
         """Reading has failed."""
-        if self.statement == statement:
+        if self.under_way is statement:
             self.fail(error)
 
     @contained(_count_error)
-    def dropped(self, statement: int) -> None:
+    def dropped(self, statement: list[int]) -> None:
         """The reader is gone."""
-        if self.statement == statement:
-            self._abandon()
+        if self.under_way is statement:
+            self.end()
 
     @contained(_no_statement)
     def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
         """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
         cancel = _start(self.connection.session, operation)
-        cancelled = self.statement
-        if cancelled:
-            cancel.statement_id = id_of(cancelled)
+        for number in self.under_way:
+            cancel.statement_id = id_of(number)
             cancel.statement_type = self._statement_type
         return cancel
 
-    def _end_of_script(self) -> None:
-        if self.connection.in_script:
-            self.connection.in_script = False
-
-    def _abandon(self) -> None:
-        """The end of a statement whose results nobody has read to the end: it does not last while it lies idle."""
-        self._end(ended_ns=self.active_ns)
-
-    def _end(self, consumed_ns: int | None = None, error_name: str | None = None, ended_ns: int = 0) -> None:
+    @contained(_count_error)
+    def _end(self, consumed_ns: int | None, error_name: str | None, ended_ns: int) -> None:
+        # Contained, where the rest is not: near the limit of recursion, this is a step deeper than the driver goes.
         try:
-            number = self._unfinished.pop()
+            number = self.under_way.pop()
         except IndexError:  # another thread was faster
             return
-        self.statement = 0
         session = self.connection.session
         record = StatementRecord(
             session,

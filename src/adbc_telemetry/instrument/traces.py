@@ -11,4 +11,4 @@ def leave_no_frame(error: BaseException) -> None:
     """
     trace = error.__traceback__
     if trace is not None:
-        error.__traceback__ = trace.tb_next
+        BaseException.with_traceback(error, trace.tb_next)  # whatever attributes its class lets be set
