@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Sequence
 from typing import Any
 
@@ -341,7 +343,17 @@ def test_a_part_of_a_batch_is_sent_after_the_flush_interval() -> None:
             assert time.monotonic() - started >= 0.03 * round_
 
 
-def test_the_first_event_after_a_batch_does_not_wake_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+def send_full_batch(client: TelemetryClient, exporter: InMemoryTelemetryExporter, size: int) -> None:
+    goal = len(exporter.logs) + size
+    for log in make_logs(size):
+        client.enqueue(log)
+    wait_until(lambda: len(exporter.logs) == goal)
+    wait_until(
+        lambda: client._alarm <= client.stats().queued + 10 * size
+    )  # the sender has gone back to sleep
+
+
+def test_the_first_event_after_a_full_batch_does_not_wake_the_sender(monkeypatch: pytest.MonkeyPatch) -> None:
     woken: list[object] = []
     wake = SenderThreads.wake
 
@@ -353,21 +365,32 @@ def test_the_first_event_after_a_batch_does_not_wake_the_sender(monkeypatch: pyt
     monkeypatch.setattr(client_module, "_REST_SECONDS", 0.0)
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
-        for count in (5, 10, 15):
+        for _ in range(3):
             woken.clear()
-            for log in make_logs(5):
-                client.enqueue(log)
-            wait_until(lambda: len(exporter.logs) == count)  # noqa: B023
-            wait_until(lambda: client._alarm == 5)  # the sender has gone back to sleep
+            send_full_batch(client, exporter, 5)
+            assert client._alarm == 5
         assert len(woken) == 1, "by the batch, when it was full"
+
+
+def test_the_time_of_a_part_of_a_batch_begins_with_its_first_event() -> None:
+    exporter = InMemoryTelemetryExporter()
+    config = configuration(batch_size=5, flush_interval_ms=300)
+    with TelemetryClient("host", config, exporter=exporter) as client:
+        client.enqueue(make_log())
+        wait_until(lambda: len(exporter.logs) == 1)
+        wait_until(lambda: client._alarm == 1)  # idle: no full batch, so none is expected
+        client.enqueue(make_log())
+        wait_until(lambda: client._alarm == 5)
+        client.enqueue(make_log())
+        wait_until(lambda: len(exporter.logs) == 3)
+    assert [len(batch) for batch in exporter.batches] == [1, 2]
 
 
 def test_a_client_without_events_goes_idle_after_the_flush_interval() -> None:
     exporter = InMemoryTelemetryExporter()
     config = configuration(batch_size=5, flush_interval_ms=20)
     with TelemetryClient("host", config, exporter=exporter) as client:
-        client.enqueue(make_log())
-        wait_until(lambda: len(exporter.logs) == 1)
+        send_full_batch(client, exporter, 5)
         wait_until(lambda: client._alarm == 1)
 
 
@@ -377,15 +400,15 @@ def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
     monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
-        for log in make_logs(5):
-            client.enqueue(log)
-        wait_until(lambda: len(exporter.logs) == 5)
-        wait_until(lambda: client._alarm == 50)
+        send_full_batch(client, exporter, 5)
+        assert client._alarm == 5, "a full batch by itself is no crowd"
+        send_full_batch(client, exporter, 5)
+        assert client._alarm == 50
         for log in make_logs(49):
             client.enqueue(log)
-        assert len(exporter.logs) == 5
+        assert len(exporter.logs) == 10
         client.enqueue(make_log())
-        wait_until(lambda: len(exporter.logs) == 55)
+        wait_until(lambda: len(exporter.logs) == 60)
         wait_until(lambda: client._alarm == 50)
         client.enqueue(make_log())
         started = time.monotonic()
@@ -393,13 +416,30 @@ def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
         assert time.monotonic() - started < 10
 
 
+def test_a_crowd_is_a_tenth_of_the_queue_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    exporter = InMemoryTelemetryExporter()
+    config = configuration(batch_size=5, max_queue_size=100)
+    with TelemetryClient("host", config, exporter=exporter) as client:
+        send_full_batch(client, exporter, 5)
+        send_full_batch(client, exporter, 5)
+        assert client._alarm == 10
+        send_full_batch(client, exporter, 10)
+
+
 def test_the_rest_between_full_batches_is_short_and_ends_by_itself() -> None:
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
-        for count in (5, 20, 25):
-            for log in make_logs(count - len(exporter.logs)):
-                client.enqueue(log)
-            wait_until(lambda: len(exporter.logs) == count)  # noqa: B023
+        for size in (5, 5, 15, 5):
+            send_full_batch(client, exporter, size)
+
+
+def test_events_that_are_sent_one_by_one_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    exporter = InMemoryTelemetryExporter()
+    with TelemetryClient("host", configuration(batch_size=1), exporter=exporter) as client:
+        for _ in range(5):
+            send_full_batch(client, exporter, 1)
 
 
 def test_the_rest_between_full_batches_is_no_longer_than_the_flush_interval(
@@ -409,10 +449,44 @@ def test_the_rest_between_full_batches_is_no_longer_than_the_flush_interval(
     exporter = InMemoryTelemetryExporter()
     config = configuration(batch_size=5, flush_interval_ms=20)
     with TelemetryClient("host", config, exporter=exporter) as client:
-        for count in (5, 8, 13, 14):
+        for count in (5, 10, 13, 18, 19):
             for log in make_logs(count - len(exporter.logs)):
                 client.enqueue(log)
             wait_until(lambda: len(exporter.logs) == count)  # noqa: B023
+
+
+def test_what_came_in_a_rest_is_no_older_than_the_flush_interval_when_it_is_sent(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client_module, "_REST_SECONDS", 0.5)
+    exporter = InMemoryTelemetryExporter()
+    config = configuration(batch_size=5, flush_interval_ms=1000)
+    with TelemetryClient("host", config, exporter=exporter) as client:
+        send_full_batch(client, exporter, 5)
+        send_full_batch(client, exporter, 5)
+        started = time.monotonic()
+        for log in make_logs(8):
+            client.enqueue(log)
+        wait_until(lambda: len(exporter.logs) == 18)
+        assert time.monotonic() - started < 1.4, "and not half a second later, with the time in the rest"
+
+
+def test_a_closed_client_is_forgotten_by_the_sender_at_once() -> None:
+    config = configuration(batch_size=5)
+    with TelemetryClient("other", config, exporter=InMemoryTelemetryExporter()) as other:
+        exporter = InMemoryTelemetryExporter()
+        client = TelemetryClient("host", config, exporter=exporter)
+        send_full_batch(client, exporter, 5)
+        assert client.close(5)
+        closed = weakref.ref(client)
+        del client
+
+        def is_gone() -> bool:
+            gc.collect()
+            return closed() is None
+
+        wait_until(is_gone)
+        assert other.is_open
 
 
 def test_events_arrive_in_the_order_of_their_coming() -> None:

@@ -69,10 +69,10 @@ _SPOOLING_SECONDS: Final = 0.5
 _RETAINED_SECONDS: Final = 0.25
 # How often an asynchronous close looks whether it is over, where it cannot have a thread to tell it.
 _POLL_SECONDS: Final = 0.02
-# Full batches that follow each other closely are sent several at a time, since every change of thread costs a busy
-# program as much as several statements do: after one the sender rests for so long, ...
+# Full batches that follow each other within this time are sent several at a time, since every change of thread costs a
+# busy program as much as several statements do: the sender rests for so long, ...
 _REST_SECONDS: Final = 0.05
-_CROWD_BATCHES: Final = 10  # ... unless so many have come meanwhile.
+_CROWD_BATCHES: Final = 10  # ... unless so many have come meanwhile, or a tenth of what the queue holds.
 _NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
 _LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
 
@@ -157,8 +157,10 @@ class TelemetryClient:
         )
         self._batch_size = min(config.batch_size, config.max_queue_size)
         self._capacity = config.max_queue_size
-        self._crowd = max(self._batch_size, min(_CROWD_BATCHES * self._batch_size, self._capacity // 2))
+        self._crowd = max(self._batch_size, min(_CROWD_BATCHES * self._batch_size, self._capacity // 10))
         self._interval = config.flush_interval_ms / 1000
+        # Who has each event sent by itself wants it sent at once.
+        self._rest = min(_REST_SECONDS, self._interval) if self._batch_size > 1 else 0.0
         self._enabled = config.enabled and not opted_out()
         self._spool: Spool | None = None
         self._replay: Replay | None = None
@@ -185,6 +187,7 @@ class TelemetryClient:
         self._interrupted = False  # it is to be put back
         self._flush_goal = 0  # send at once until so many are taken
         self._gathering_since: float | None = None
+        self._last_full_batch = float("-inf")  # when it had been sent
         self._resting_until = 0.0
         self._retained_until: float | None = None
         self._deadline: float | None = None  # of the close
@@ -400,6 +403,7 @@ class TelemetryClient:
             self._sweep()
         self._open_barriers()
         if self._threads is not None:
+            self._threads.wake(self)  # to be forgotten
             sender.detach(self._sender_user, self._threads, grace)
 
     def stats(self) -> ClientStats:
@@ -543,12 +547,9 @@ class TelemetryClient:
             cut_short = outcome is ExportOutcome.CANCELLED and self._interrupted
             self.is_suspect = outcome is ExportOutcome.FAILED or cut_short or seconds > PROMPT_SECONDS
             if not unsent:
-                now = time.monotonic()
                 self.usual_seconds = seconds
-                # The next batch gathers already, so that the sender need not be woken by its first event.
-                self._gathering_since = now - seconds
-                if self._in_flight == self._batch_size > len(self._queue):
-                    self._resting_until = now + min(_REST_SECONDS, self._interval)
+                if self._in_flight == self._batch_size:
+                    self._expect_more()
             retained = outcome is ExportOutcome.DROPPED and self._config.circuit_open == "retain"
             kept = bool(unsent) and (cut_short or (retained and self._state is _State.OPEN))
             if kept:
@@ -564,6 +565,16 @@ class TelemetryClient:
                 if self._state is not _State.CLOSED:  # else the close has waited long enough for the disk
                     self._settle(settlement, outcome, spooled, kept=False)
         self._open_barriers()
+
+    def _expect_more(self) -> None:
+        """A full batch has been sent: the next gathers already, so that its first event need not wake the sender."""
+        now = time.monotonic()
+        follows_closely = now - self._last_full_batch < _REST_SECONDS
+        self._last_full_batch = now
+        # What is there already may have come in a rest.
+        self._gathering_since = now - self._rest if self._queue else now
+        if follows_closely and len(self._queue) < self._batch_size:
+            self._resting_until = now + self._rest
 
     def _settle(self, settlement: Settlement, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
         self._in_flight = 0

@@ -53,8 +53,12 @@ class _Lane:
             self.client = None
 
     def _work(self) -> None:
-        while not self.lost and (job := self._jobs.get()) is not None:
+        while not self.lost:
+            job = self._jobs.get()
+            if job is None:
+                return
             job(self)
+            del job  # which holds on to its client
 
 
 class SenderThreads:
@@ -95,6 +99,7 @@ class SenderThreads:
                 if message is None:
                     break
                 message(schedule)
+                del message  # which holds on to its client
             schedule.start_due()
             self._add_lanes(schedule.jobs)
             self._take_lanes_back(schedule)
