@@ -144,12 +144,11 @@ def _connection_methods(cls: Any) -> Methods:
         except BaseException as error:
             leave_no_frame(error)
             raise
-        if type(made) is twin.made and made._adbc_telemetry is NOBODY:  # type: ignore[union-attr]
-            recorder = self._adbc_telemetry
-            if recorder is not NOBODY:
-                made._adbc_telemetry = StatementRecorder(recorder)
+        recorder = self._adbc_telemetry
+        if type(made) is twin.made and recorder is not NOBODY:  # type: ignore[union-attr]
+            made._adbc_telemetry = StatementRecorder(recorder)
         else:
-            _follow_cursor(made, self._adbc_telemetry)
+            _follow_cursor(made, recorder)
         return made
 
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -211,7 +210,7 @@ def _cursor_twin(cls: Any) -> Twin | None:
 
 
 def _class_of_its_cursors(cls: Any) -> Any:
-    if cls.__module__ != DBAPI_MODULE or not hasattr(cls, "fetchone"):
+    if cls.__module__ != DBAPI_MODULE or not hasattr(cls, "fetchone") or cls.__new__ is not object.__new__:
         raise ValueError("not the driver manager's class of cursors")
     return cursor_class(cls)
 

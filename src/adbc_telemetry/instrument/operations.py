@@ -10,12 +10,24 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
 from adbc_telemetry.guard import contained
 from adbc_telemetry.schema import OperationType, StatementType
+
+
+class SqlClass(NamedTuple):
+    """What is known of a statement before it is run, be it by the first word of its SQL.
+
+    Attributes:
+        statement_type: QUERY, UPDATE or SQL, of SQL.
+        returns_rows: whether rows follow for certain; else the result has to be asked.
+    """
+
+    statement_type: StatementType | None
+    returns_rows: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +43,7 @@ class Operation:
         ends_transaction: whether it is no operation at all where there are no transactions.
         by_depth: the operation type for each value of the argument `depth`.
         returns_arrow: whether an ADBC driver answers with Arrow data, as the event's result format then says.
+        kind: the statement type, and whether rows follow for certain; None where the SQL says.
     """
 
     operation_type: OperationType
@@ -41,6 +54,13 @@ class Operation:
     ends_transaction: bool = False
     by_depth: Mapping[str, OperationType] | None = None
     returns_arrow: bool = False
+    kind: SqlClass | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        returns_rows = self.statement_type is StatementType.QUERY
+        object.__setattr__(
+            self, "kind", None if self.reads_sql else SqlClass(self.statement_type, returns_rows)
+        )
 
 
 class Fetch(Enum):
@@ -132,18 +152,6 @@ PLAIN_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
     "commit": Operation(_EXECUTE, StatementType.SQL),
     "rollback": Operation(_EXECUTE, StatementType.SQL),
 }
-
-
-class SqlClass(NamedTuple):
-    """What the first word of a statement gives away.
-
-    Attributes:
-        statement_type: QUERY, UPDATE or SQL.
-        returns_rows: whether rows follow for certain; else the result has to be asked.
-    """
-
-    statement_type: StatementType
-    returns_rows: bool
 
 
 _QUERY: Final = SqlClass(StatementType.QUERY, True)

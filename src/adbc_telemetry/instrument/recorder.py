@@ -29,7 +29,6 @@ from adbc_telemetry.statement import StatementRecord
 if TYPE_CHECKING:
     from adbc_telemetry.manager import TelemetryClientLease
 
-_QUERY: Final = StatementType.QUERY
 _NOTHING: Final[list[int]] = []  # is under way
 
 
@@ -219,11 +218,9 @@ class StatementRecorder:
         "__weakref__",
         "_execute_complete_ns",
         "_first_batch_ns",
+        "_kind",
         "_operation",
-        "_result_format",
-        "_returns_rows",
         "_start_ns",
-        "_statement_type",
         "active_ns",
         "awaits_rows",
         "connection",
@@ -232,8 +229,6 @@ class StatementRecorder:
     )
 
     reader: weakref.ref[Any] | None
-    _statement_type: StatementType | None
-    _result_format: ExecutionResultFormat | None
     _execute_complete_ns: int | None
     _first_batch_ns: int | None
 
@@ -246,14 +241,12 @@ class StatementRecorder:
         """A statement starts on the cursor, which is the end of the one before."""
         if self.under_way:
             self.end()
-        if operation.reads_sql:
-            kind = AT_A_GLANCE.get(sql[:GLANCE]) if type(sql) is str else None
-            self._statement_type, self._returns_rows = kind or classify(sql)
-        else:
-            self._statement_type = operation.statement_type
-            self._returns_rows = self._statement_type is _QUERY
+        kind = operation.kind
+        if kind is None:
+            kind = (AT_A_GLANCE.get(sql[:GLANCE]) if type(sql) is str else None) or classify(sql)
+        self._kind = kind
         self._operation = operation
-        self._result_format = self._execute_complete_ns = self._first_batch_ns = self.reader = None
+        self._execute_complete_ns = self._first_batch_ns = self.reader = None
         self.active_ns = 0
         self.awaits_rows = False
         self._start_ns = monotonic_ns()
@@ -267,9 +260,8 @@ class StatementRecorder:
         if not self.under_way:
             return
         self._execute_complete_ns = self.active_ns = monotonic_ns()
-        if self._operation.opens_results and (self._returns_rows or self._has_rows(cursor)):
+        if self._operation.opens_results and (self._kind.returns_rows or self._has_rows(cursor)):
             self.awaits_rows = True
-            self._result_format = self.connection.result_format
         else:
             self._end(None, None, 0)
 
@@ -337,7 +329,7 @@ class StatementRecorder:
         cancel = _start(self.connection.session, operation)
         for number in self.under_way:
             cancel.statement_id = id_of(number)
-            cancel.statement_type = self._statement_type
+            cancel.statement_type = self._kind.statement_type
         return cancel
 
     @contained(_count_error)
@@ -348,12 +340,13 @@ class StatementRecorder:
         except IndexError:  # another thread was faster
             return
         session = self.connection.session
+        has_rows = self.awaits_rows or self._first_batch_ns is not None
         record = StatementRecord(
             session,
             number,
-            self._statement_type,
+            self._kind.statement_type,
             self._operation.operation_type,
-            self._result_format or session.default_result_format,
+            self.connection.result_format if has_rows else session.default_result_format,
             session.default_compression_enabled,
             error_name,
             self._start_ns,
@@ -388,7 +381,7 @@ class StatementRecorder:
         columns = cursor.description
         if not columns:
             return False
-        if self._statement_type is _QUERY:
+        if self._kind.statement_type is StatementType.QUERY:
             return True
         return not str(columns[0][0]).lower().startswith(_STATUS_COLUMNS)
 

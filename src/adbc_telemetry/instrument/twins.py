@@ -25,7 +25,7 @@ class Twin:
 
     def __init__(self, original: Any, substitute: Callable[[Any], Any]) -> None:
         self._globals, self._name = _global_name(original)
-        self._original, self._code = original, original.__code__
+        self._original = original
         self._class: type[Any] = self._globals[self._name]
         self.made: Any = substitute(self._class)
         own = {name: value for name, value in self._globals.items() if name.startswith("__")}
@@ -40,8 +40,9 @@ class Twin:
 
     def instead_of(self, function: Any) -> Any:
         """The twin, if it may stand for `function`; `function` where somebody has patched that, or its class."""
-        same = function is self._original and function.__code__ is self._code
-        return self._function if same and self._globals.get(self._name) is self._class else function
+        if function is self._original and self._globals.get(self._name) is self._class:
+            return self._function
+        return function
 
 
 def _global_name(function: Any) -> tuple[dict[str, Any], str]:
