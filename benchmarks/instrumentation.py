@@ -104,10 +104,16 @@ def microseconds_each(followed: Followed, statements: int) -> float:
     return (time.perf_counter_ns() - started) / statements / 1000
 
 
-def run(rounds: int, statements: int) -> dict[str, list[float]]:
+KINDS: dict[str, Callable[[], Followed]] = {
+    "as it is": bare,
+    "adbc-telemetry": ours,
+    "opentelemetry": opentelemetry,
+}
+
+
+def run(rounds: int, statements: int, kinds: Sequence[str] = tuple(KINDS)) -> dict[str, list[float]]:
     """Microseconds a statement, by round; a round goes through all, so that they share the machine's moods."""
-    kinds = {"as it is": bare, "adbc-telemetry": ours, "opentelemetry": opentelemetry}
-    connections = {name: make() for name, make in kinds.items()}
+    connections = {name: KINDS[name]() for name in kinds}
     for followed in connections.values():
         microseconds_each(followed, statements)  # warm up
     figures: dict[str, list[float]] = {name: [] for name in kinds}

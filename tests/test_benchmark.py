@@ -46,6 +46,8 @@ EVENTS = 3_000
 
 # `import adbc_telemetry`, against `import asyncio`: some 0.1, of which half is noise.
 IMPORT_TODAY = 0.25
+# What an instrumented connection adds to a statement, against the statement itself, SELECT 1 of ADBC's SQLite.
+INSTRUMENTED_TODAY = 0.29
 # Bytes on the wire, with gzip, against those without: of events of which no two are alike.
 WIRE_TODAY = 0.05
 WIRE_MARGIN = 1.2
@@ -110,6 +112,21 @@ def test_the_import_has_not_grown_by_half() -> None:
         if tries >= 4 and ratio <= limit:
             break
     print(f"ratio of import adbc_telemetry to import asyncio: {ratio:.3g}, at most {limit:.3g}")
+    assert ratio <= limit
+
+
+def test_what_instrumentation_adds_has_not_doubled(run: ModuleType) -> None:
+    pytest.importorskip("adbc_driver_sqlite.dbapi")
+    instrumentation = importlib.import_module("instrumentation")
+    limit = INSTRUMENTED_TODAY * 2  # a difference of two times, and so less certain than either
+    for _ in range(ATTEMPTS):
+        figures = instrumentation.run(9, 1000, ["as it is", "adbc-telemetry"])
+        # The least of each: what is beyond is the machine's.
+        plain, followed = min(figures["as it is"]), min(figures["adbc-telemetry"])
+        ratio = (followed - plain) / plain
+        if ratio <= limit:
+            break
+    print(f"ratio of what instrumentation adds to a statement: {ratio:.3g}, at most {limit:.3g}")
     assert ratio <= limit
 
 
