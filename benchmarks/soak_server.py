@@ -122,7 +122,7 @@ class Connection:
                 self._answered = []
                 fault = self.endpoint.fault
                 self.endpoint.books.request(fault)
-                if fault == "reset":
+                if fault in ("reset", "refuse"):  # the latter, of a connection that it had accepted before
                     self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
                     return
                 ids = self._read_ids(headers)

@@ -463,6 +463,8 @@ class TelemetryClient:
 
     def next_send(self, now: float) -> float | None:
         """See `Sendable`."""
+        if self._state is _State.CLOSED:
+            return None  # without the lock, which the one may hold whom the closing handler has interrupted
         with self._lock:
             if self._state not in (_State.OPEN, _State.CLOSING):
                 return None

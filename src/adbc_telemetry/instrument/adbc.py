@@ -283,11 +283,9 @@ def _executes(cls: Any, name: str, kind: Operation) -> Callable[..., Any]:
 
 def _called_alike(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
     """Whether a method of ours that spells out its arguments is called as the driver manager's is."""
+    if any(hasattr(theirs, name) for name in ("__wrapped__", "__signature__")):  # its signature may not hold
+        return False
     try:
-        if hasattr(theirs, "__wrapped__") or hasattr(
-            theirs, "__signature__"
-        ):  # which may say what does not hold
-            return False
         mine, its = inspect.signature(ours), inspect.signature(theirs)
     except (TypeError, ValueError):  # without one, as some of C's
         return False
