@@ -34,7 +34,7 @@ from adbc_telemetry import (
     uninstall,
 )
 from adbc_telemetry.context import StatementTelemetryContext
-from adbc_telemetry.instrument import facts
+from adbc_telemetry.instrument import adbc, facts
 from adbc_telemetry.instrument import recorder as recorder_module
 from adbc_telemetry.instrument.operations import CONNECTION_OPERATIONS, classify
 from adbc_telemetry.schema import (
@@ -901,6 +901,36 @@ def test_cursors_of_the_users_own_are_made_as_ever(
         assert recording.statements() == [QUERY]
 
 
+TheirCursor = dbapi.Cursor
+
+
+class Importing(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
+    """Makes the driver manager's cursors, but by itself."""
+
+    def cursor(self, *, adbc_stmt_kwargs: Any = None) -> Any:
+        return TheirCursor(self, adbc_stmt_kwargs)
+
+
+def test_only_the_driver_managers_own_has_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert adbc._cursor_twin(dbapi.Connection) is not None
+    assert adbc._cursor_twin(sqlite_dbapi.Connection) is not None
+    assert adbc._cursor_twin(Importing) is None
+    assert adbc._cursor_twin(OwnConnection) is None
+    monkeypatch.setattr(dbapi, "Cursor", OwnCursor)
+    assert adbc._cursor_twin(dbapi.Connection) is None
+
+
+def test_a_connection_that_does_not_take_another_class_is_left_as_it_was(
+    recording: Recording, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(adbc, "connection_class", lambda cls: int)
+    with connect_sqlite() as connection:
+        state = dict(vars(connection))
+        assert instrument(connection, ENDPOINT, config=enabled(), exporter=recording) is connection
+        assert vars(connection) == state
+    wait_for_no_clients()
+
+
 class Reusing(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
     """Hands out the same cursor again and again."""
 
@@ -1292,6 +1322,20 @@ def test_an_exception_out_of_the_blue_is_not_replaced_by_one_of_ours(
             cursor.execute("WITH x AS (SELECT 1) SELECT * FROM x")
         with sqlite.cursor() as cursor:
             cursor.execute("SELECT 1").fetchall()
+    assert sqlite._adbc_telemetry.errors == 0
+
+
+def test_the_limit_of_recursion_is_met_by_the_driver_or_by_nobody(
+    sqlite: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def too_deep(*args: object) -> None:
+        raise RecursionError
+
+    with sqlite.cursor() as cursor:
+        monkeypatch.setattr(recorder_module, "StatementRecord", too_deep)
+        assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+        cursor.execute("SELECT 1")
+    assert sqlite._adbc_telemetry.errors == 2
 
 
 def test_rows_may_be_fetched_while_another_thread_closes(recording: Recording) -> None:
