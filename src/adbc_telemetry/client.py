@@ -532,9 +532,8 @@ class TelemetryClient:
 
     def _take(self, count: int) -> list[_Event]:
         events: list[_Event] = []
-        with contextlib.suppress(
-            IndexError
-        ):  # when it is empty, or a late caller takes its event back meanwhile
+        # It may be shorter, since a late caller takes its event back meanwhile.
+        with contextlib.suppress(IndexError):
             events.extend(starmap(self._queue.popleft, repeat((), count)))
         self._taken += len(events)
         return events

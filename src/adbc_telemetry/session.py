@@ -65,7 +65,7 @@ def hand_over_statements_to(client_class: type[Any]) -> None:
 
 
 def _statement_taker_of(client: Any) -> Callable[[Any], None] | None:
-    if client is None or type(client) is not _client_class:
+    if type(client) is not _client_class:
         return None
     enqueue: Any = client.enqueue
     # And not what somebody has put in its place, who is to see logs.

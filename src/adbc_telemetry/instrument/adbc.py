@@ -57,7 +57,7 @@ def is_closed(connection: Any) -> bool:
 def follow(connection: Any, start: Callable[[], SessionRecorder]) -> None:
     """Turn the connection into an instrumented one; `start` makes its recorder, once its class is there."""
     cls: Any = type(connection)
-    kind = cls if hasattr(cls, STATE) else connection_class(cls)
+    kind = connection_class(cls)
     recorder = start()
     try:
         object.__setattr__(connection, STATE, recorder)  # whatever attributes its class lets be set
@@ -95,9 +95,12 @@ def cursor_class(cls: Any) -> Any:
 
 
 def _subclass(cls: Any, methods: Methods) -> Any:
-    """A subclass that passes for `cls` in all but identity: names, documentation and signatures are the same."""
+    """A subclass that passes for `cls` in all but identity: names, documentation and signatures are the same.
+
+    A class that has been made here, of which the program may make objects by itself, is its own.
+    """
     if hasattr(cls, STATE):
-        raise TypeError("followed already")
+        return cls
     namespace: dict[str, Any] = {
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
@@ -224,7 +227,7 @@ def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     if recorder is NOBODY or vars(cursor).get(STATE) is not None:  # a driver may hand out the same one again
         return
     cls: Any = type(cursor)
-    kind = cls if hasattr(cls, STATE) else cursor_class(cls)
+    kind = cursor_class(cls)
     object.__setattr__(cursor, STATE, StatementRecorder(recorder))
     cursor.__class__ = kind
 
