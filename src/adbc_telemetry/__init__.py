@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import importlib
 
+__version__ = "0.1.0"
+
 TYPE_CHECKING = False  # type checkers know the name; `typing` takes longer to import than all of this
 if TYPE_CHECKING:
     from adbc_telemetry.client import TelemetryClient
@@ -77,6 +79,7 @@ __all__ = [
     "TelemetryConfiguration",
     "TelemetryExporter",
     "TelemetrySessionContext",
+    "__version__",
     "install",
     "instrument",
     "is_terminal_error",

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import locale
 import os
 import platform
 import sys
 from collections.abc import Callable
-from importlib import metadata
 
+from adbc_telemetry import __version__
 from adbc_telemetry.guard import contained
 from adbc_telemetry.schema import DriverSystemConfiguration
 
@@ -53,13 +52,9 @@ def detect_system_configuration(
     return DriverSystemConfiguration(**{name: value for name, value in fields.items() if value})
 
 
-@functools.cache
 def package_version() -> str:
-    """The installed version of this package; "unknown" where it runs without its metadata, as when frozen."""
-    try:
-        return metadata.version(DRIVER_NAME)
-    except metadata.PackageNotFoundError:
-        return "unknown"
+    """The version of this package. A constant: the installed metadata takes imports and files to read."""
+    return __version__
 
 
 def _os_version() -> str | None:

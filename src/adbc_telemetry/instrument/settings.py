@@ -131,9 +131,6 @@ def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
 @functools.cache
 def _user_agent(driver_name: str | None, driver_version: str | None) -> str:
     """`adbc-telemetry/0.1.0 (ADBC SQLite Driver 1.13.0)`."""
-    try:
-        agent = f"{DRIVER_NAME}/{package_version()}"
-    except ImportError:  # PackageNotFoundError: run from a source tree
-        agent = DRIVER_NAME
+    agent = f"{DRIVER_NAME}/{package_version()}"
     driver = " ".join(filter(None, (driver_name, (driver_version or "").removeprefix("v"))))
     return f"{agent} ({driver})" if driver else agent
