@@ -18,7 +18,6 @@ Everything else is guarded by one lock, held for a few lines and never while som
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -50,6 +49,7 @@ from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.latch import Latch, given_up
 from adbc_telemetry.lifecycle import close_at_exit
+from adbc_telemetry.native import RLock, current_task, start_thread
 from adbc_telemetry.protocols import ClientStats
 from adbc_telemetry.replay import Replay
 from adbc_telemetry.schedule import PROMPT_SECONDS
@@ -74,7 +74,7 @@ _POLL_SECONDS: Final = 0.02
 _REST_SECONDS: Final = 0.05
 _CROWD_BATCHES: Final = 10  # ... unless so many have come meanwhile, or a tenth of what the queue holds.
 _NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
-_LONGEST_WAIT_SECONDS: Final = min(threading.TIMEOUT_MAX, 100_000_000.0)
+_LONGEST_WAIT_SECONDS: Final = 100_000_000.0
 
 
 # What waits in the queue: a log, or the statement that its log will be built from.
@@ -179,7 +179,7 @@ class TelemetryClient:
         self._account = Account()
         # Guards all below. Reentrant, since a signal handler may flush while its thread does. Nobody waits for
         # anything with it, and nothing that is not ours is called with it.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._barriers: set[_Barrier] = set()  # that somebody waits at
         self._taken = 0  # events that have left the queue to be sent
         self._in_flight = 0
@@ -196,7 +196,7 @@ class TelemetryClient:
         self.usual_seconds = 0.0
         self._closed = Latch()
         self._unfinished = [True]  # a token, taken by the one who finishes the close
-        self._finisher: int | None = None  # the thread of that one
+        self._finisher: object = None  # the task of that one
         self._alarm = 1 if self._state is _State.OPEN else 0
         self._sender_user = object()
         self._threads = self._attach() if self._state is _State.OPEN else None
@@ -313,7 +313,7 @@ class TelemetryClient:
 
         # A thread of its own and not the loop's executor, which would have the process wait for it at exit.
         try:
-            threading.Thread(target=close_and_tell, name="adbc-telemetry-close", daemon=True).start()
+            start_thread(close_and_tell, "adbc-telemetry-close")
         except RuntimeError:  # there is no thread to be had
             deadline = self.close_deadline(timeout)
             self.begin_close(deadline)
@@ -368,13 +368,11 @@ class TelemetryClient:
         try:
             self._unfinished.pop()
         except IndexError:
-            if (
-                self._finisher != threading.get_ident()
-            ):  # else this is a signal handler that has interrupted it
+            if self._finisher != current_task():  # else this is a signal handler that has interrupted it
                 self._closed.wait(2 * _GRACE_SECONDS)
             return
         try:
-            self._finisher = threading.get_ident()
+            self._finisher = current_task()
             self._finish(in_time, last + _GRACE_SECONDS)
         finally:
             self._closed.open()

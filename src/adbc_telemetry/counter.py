@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-import threading
+
+from adbc_telemetry.native import RLock
 
 
 class AtomicCounter:
@@ -17,7 +18,7 @@ class AtomicCounter:
     def __init__(self) -> None:
         self._steps = itertools.count()
         self._reads = itertools.count()
-        self._lock = threading.RLock()  # readers among themselves
+        self._lock = RLock()  # readers among themselves
         self.increment = self._steps.__next__
 
     def value(self) -> int:

@@ -9,7 +9,6 @@ it has, which at first is nothing, and so off.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Final
@@ -21,9 +20,10 @@ from msgspec import Struct
 from adbc_telemetry.config import TelemetryConfiguration, opted_out
 from adbc_telemetry.export.auth import Auth, checked_auth, credentials
 from adbc_telemetry.export.errors import HttpStatusError
-from adbc_telemetry.forking import importing, renew_in_child
+from adbc_telemetry.forking import fork_gate, renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.native import RLock
 from adbc_telemetry.schema import FeatureFlagsResponse
 from adbc_telemetry.sender import sender
 from adbc_telemetry.system import package_version
@@ -98,7 +98,7 @@ class FeatureFlags:
 
     def after_fork_in_child(self) -> None:
         """The child keeps the flags; a fetch under way is the parent's."""
-        self._lock = threading.RLock()  # guards _flags, _fetch_after and _fetching
+        self._lock = RLock()  # guards _flags, _fetch_after and _fetching
         self._fetching = False
 
     @property
@@ -159,7 +159,7 @@ class FeatureFlags:
 
     @contained(_not_fetched)
     def _fetch(self, auth: Auth | None) -> _Fetched:
-        with importing:
+        with fork_gate:
             from adbc_telemetry.export.http import HttpTransport
 
         headers = {"Accept": "application/json", "User-Agent": f"adbc-telemetry/{package_version()}"}
@@ -211,7 +211,7 @@ class FeatureFlagManager:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = threading.RLock()  # guards _flags
+        self._lock = RLock()  # guards _flags
 
     @staticmethod
     def get_instance() -> FeatureFlagManager:

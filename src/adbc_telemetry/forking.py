@@ -1,15 +1,23 @@
-"""What a forked child has to make new: locks that other threads may hold, threads that it has not, its ids."""
+"""What a forked child has to make new: locks that other threads may hold, threads that it does not have, its ids.
+
+What cannot be made new is kept whole: a fork waits while a thread of ours is inside the fork gate.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
-import threading
+import time
+from collections.abc import Iterator
 from typing import Final, Protocol
 
+from adbc_telemetry.native import Lock, RLock
 from adbc_telemetry.registry import WeakRegistry
 
 # A fork waits so long for an import of ours to end; only an import that waits for the forking thread takes longer.
 _IMPORT_SECONDS: Final = 2.0
+# And so long for what is brief unless it hangs, such as a name look-up.
+_BRIEF_SECONDS: Final = 0.05
 
 
 class _Forked(Protocol):
@@ -27,47 +35,70 @@ def renew_in_child(thing: _Forked) -> None:
     _registered.add(thing)
 
 
-class _Importing:
-    """Held while a thread of ours imports something; a fork waits for it.
+class ForkGate:
+    """A fork waits while a thread of ours is inside.
 
-    A child would inherit the lock of a module whose import was under way, held by a thread that it does not have,
-    and could never import that module.
+    A child inherits every lock as it is at the fork. The lock of a module that a thread of the parent is importing,
+    or one inside the C library, would stay locked in the child for ever: the thread that holds it is not there.
+    So whatever a thread of ours imports, and each call of it that takes such a lock, happens in the gate.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()
+        self.after_fork_in_child()
         self._held_for_fork = False
 
+    def after_fork_in_child(self) -> None:
+        """No thread of the child is inside."""
+        self._lock = RLock()  # held while something is imported; guards _brief
+        self._brief: dict[Lock, None] = {}  # a lock for each that is inside briefly
+
     def __enter__(self) -> None:
+        """Import something."""
         self._lock.acquire()
 
     def __exit__(self, *exc_info: object) -> None:
         self._lock.release()
 
+    @contextlib.contextmanager
+    def briefly(self) -> Iterator[None]:
+        """Call what may hang after all: a fork waits a moment only, and several threads may be inside."""
+        lock = Lock()
+        lock.acquire()
+        inside = self._brief
+        with self._lock:
+            inside[lock] = None
+        try:
+            yield
+        finally:
+            inside.pop(lock, None)
+            lock.release()
+
     def before_fork(self) -> None:
-        held = self._lock.acquire(timeout=_IMPORT_SECONDS)
-        self._held_for_fork = held
+        """Wait until no thread is inside, and let none in until the fork is over."""
+        self._held_for_fork = self._lock.acquire(timeout=_IMPORT_SECONDS)
+        deadline = time.monotonic() + _BRIEF_SECONDS
+        for lock in list(self._brief):
+            if lock.acquire(timeout=max(0.0, deadline - time.monotonic())):
+                lock.release()
 
     def after_fork_in_parent(self) -> None:
+        """The fork is over."""
         if self._held_for_fork:
             self._lock.release()
 
-    def after_fork_in_child(self) -> None:
-        self._lock = threading.RLock()
 
-
-importing: Final = _Importing()
+fork_gate: Final = ForkGate()
 
 
 def _renew_all() -> None:
-    importing.after_fork_in_child()
+    fork_gate.after_fork_in_child()
     for thing in _registered.living():
         thing.after_fork_in_child()
 
 
 if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(
-        before=importing.before_fork,
-        after_in_parent=importing.after_fork_in_parent,
+        before=fork_gate.before_fork,
+        after_in_parent=fork_gate.after_fork_in_parent,
         after_in_child=_renew_all,
     )

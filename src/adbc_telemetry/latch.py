@@ -8,8 +8,15 @@ has a lock of their own, and the list of those is changed by single steps.
 from __future__ import annotations
 
 import contextlib
-import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
+from typing import Final
+
+from adbc_telemetry.native import Lock, RLock, green_sleep
+
+_LONGEST_SECONDS: Final = 100_000_000.0  # of what a lock takes, or more
+_SHORTEST_PAUSE_SECONDS: Final = 0.001
+_LONGEST_PAUSE_SECONDS: Final = 0.01
 
 
 class Latch:
@@ -19,7 +26,7 @@ class Latch:
 
     def __init__(self) -> None:
         self.is_open = False
-        self._waiting: list[threading.Lock] = []
+        self._waiting: list[Lock] = []
 
     def open(self) -> None:
         """Let all go on that wait, and all that come later."""
@@ -36,17 +43,28 @@ class Latch:
 
     def wait(self, timeout: float | None = None) -> bool:
         """Whether it is open, after `timeout` seconds at most."""
-        if not self.is_open:
-            lock = threading.Lock()
+        sleep = None if self.is_open else green_sleep()
+        if sleep is not None:
+            self._wait_green(sleep, timeout)
+        elif not self.is_open:
+            lock = Lock()
             lock.acquire()
             self._waiting.append(lock)
             self._let_go()  # it may have been opened before it could see the lock
-            lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), threading.TIMEOUT_MAX))
+            lock.acquire(timeout=-1 if timeout is None else min(max(0.0, timeout), _LONGEST_SECONDS))
         return self.is_open
+
+    def _wait_green(self, sleep: Callable[[float], object], timeout: float | None) -> None:
+        """Look again and again: a green thread that waits at a lock would stop all others, and their hub."""
+        deadline = float("inf") if timeout is None else time.monotonic() + timeout
+        pause = _SHORTEST_PAUSE_SECONDS
+        while not self.is_open and (left := deadline - time.monotonic()) > 0:
+            sleep(min(pause, left))
+            pause = min(2 * pause, _LONGEST_PAUSE_SECONDS)
 
 
 @contextlib.contextmanager
-def given_up(lock: threading.RLock) -> Iterator[None]:
+def given_up(lock: RLock) -> Iterator[None]:
     """Wait without a reentrant lock, however often this thread holds it.
 
     A signal handler that waits for another thread may have interrupted its own thread where that holds the lock

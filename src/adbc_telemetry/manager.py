@@ -13,7 +13,6 @@ All of that is guarded by one lock, which is never held while anything is sent.
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Mapping
 
@@ -27,6 +26,7 @@ from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import is_secure, normalize_host
 from adbc_telemetry.latch import Latch
 from adbc_telemetry.lifecycle import close_together
+from adbc_telemetry.native import RLock
 
 
 class TelemetryClientHolder:
@@ -105,7 +105,7 @@ class TelemetryClientManager:
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock, or been about to close a client."""
         # Guards _holders and every holder. Reentrant, for the sake of destructors and signal handlers.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._holders = {host: holder for host, holder in self._holders.items() if not holder.closing}
 
     @staticmethod

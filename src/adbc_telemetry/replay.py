@@ -10,7 +10,6 @@ Closing, it goes on to the end of the spool, or to the first batch that is not d
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from enum import Enum
@@ -24,6 +23,7 @@ from adbc_telemetry.export.base import (
 )
 from adbc_telemetry.export.spool import Spool, SpoolSegment
 from adbc_telemetry.latch import Latch
+from adbc_telemetry.native import RLock
 from adbc_telemetry.schedule import PROMPT_SECONDS
 from adbc_telemetry.schema import TelemetryFrontendLog
 
@@ -55,7 +55,7 @@ class Replay:
         self._start()
 
     def _start(self) -> None:
-        self._lock = threading.RLock()  # guards all below
+        self._lock = RLock()  # guards all below
         self._stopped = Latch()
         self._state = _State.WAITING
         self._next = 0.0

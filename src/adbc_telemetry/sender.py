@@ -11,15 +11,15 @@ be interrupted (an `auth` that hangs, a foreign exporter) has its lane given up,
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Final
 
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
+from adbc_telemetry.native import Empty, RLock, SimpleQueue
 from adbc_telemetry.schedule import PROMPT_SECONDS, Schedule, Sendable, time_slice
+from adbc_telemetry.workers import WorkerThread
 
 MAX_LANES: Final = 7
 MAX_LOST_LANES: Final = 7
@@ -40,8 +40,7 @@ class _Lane:
         self.suspect = False
         self.since = 0.0
         self.lost = False
-        self.thread = threading.Thread(target=self._work, name=name, daemon=True)
-        self.thread.start()
+        self.thread = WorkerThread(self._work, name)
 
     def send(self, client: Sendable, send_batch: Callable[[], object], suspect: bool) -> None:
         self.since = time.monotonic()
@@ -67,11 +66,8 @@ class SenderThreads:
     def __init__(self) -> None:
         self._mailbox: SimpleQueue[Callable[[Schedule], None] | None] = SimpleQueue()
         self._jobs: SimpleQueue[Callable[[_Lane], object] | None] = SimpleQueue()
-        self._dispatcher = threading.Thread(
-            target=self._dispatch, name="adbc-telemetry-dispatcher", daemon=True
-        )
         self._lanes: list[_Lane] = []
-        self._dispatcher.start()
+        self._dispatcher = WorkerThread(self._dispatch, "adbc-telemetry-dispatcher")
 
     def wake(self, client: Sendable) -> None:
         """Ask `client` when it wants to send. Reentrant, never blocks."""
@@ -84,9 +80,9 @@ class SenderThreads:
     def stop(self, deadline: float) -> None:
         """End all threads, and wait for them until `deadline` (`time.monotonic()`)."""
         self._mailbox.put(None)
-        _join(self._dispatcher, deadline)
+        self._dispatcher.join(deadline)
         for lane in self._lanes:  # of which there are no more once the dispatcher has ended
-            _join(lane.thread, deadline)
+            lane.thread.join(deadline)
 
     def _dispatch(self) -> None:
         schedule = Schedule(self._give_to_lane)
@@ -147,7 +143,7 @@ class SenderThreads:
         waiting = self._jobs.qsize()
         if not (waiting or schedule.has_parked):
             return
-        self._lanes = [lane for lane in self._lanes if not lane.lost or lane.thread.is_alive()]
+        self._lanes = [lane for lane in self._lanes if not lane.lost or lane.thread.is_alive]
         now = time.monotonic()
         for lane in self._lanes:
             client, since = lane.client, lane.since
@@ -163,11 +159,6 @@ class SenderThreads:
                     client.interrupt(long_waits_only=False)
                 if over > _LETTING_GO_SECONDS:
                     lane.lost = sum(lane.lost for lane in self._lanes) < MAX_LOST_LANES
-
-
-def _join(thread: threading.Thread, deadline: float) -> None:
-    if thread is not threading.current_thread():
-        thread.join(max(0.0, deadline - time.monotonic()))
 
 
 def _not_due(error: Exception, client: Sendable) -> bool:
@@ -207,7 +198,7 @@ class Sender:
     def after_fork_in_child(self) -> None:
         """The child has no thread of the parent's. Its clients, renewed after this, attach again."""
         # Guards both fields; reentrant, and they change by single steps, for the sake of signal handlers.
-        self._lock = threading.RLock()
+        self._lock = RLock()
         self._threads = None
         self._users: set[object] = set()
 

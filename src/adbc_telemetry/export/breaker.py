@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import threading
 import time
 from datetime import datetime, timedelta, timezone
 from enum import Enum
@@ -14,6 +13,7 @@ from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.native import RLock
 
 _SUCCESSES_TO_CLOSE = 2
 
@@ -71,8 +71,8 @@ class CircuitBreaker:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the locks, or a permit."""
-        self._lock = threading.RLock()  # guards everything here, pybreaker's state included
-        self._breaker._lock = threading.RLock()
+        self._lock = RLock()  # guards everything here, pybreaker's state included
+        self._breaker._lock = RLock()
         self._probing = False
 
     @property

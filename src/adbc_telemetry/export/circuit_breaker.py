@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +18,7 @@ from adbc_telemetry.export.base import (
 )
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.native import RLock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class CircuitBreakerManager:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = threading.RLock()  # guards _breakers
+        self._lock = RLock()  # guards _breakers
 
     @staticmethod
     def get_instance() -> CircuitBreakerManager:

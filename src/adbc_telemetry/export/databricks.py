@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from typing import Final
@@ -18,6 +17,7 @@ from adbc_telemetry.export.batches import Delivery
 from adbc_telemetry.export.retry import PoliteSender
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
+from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 AUTHENTICATED_PATH: Final = "/telemetry-ext"
@@ -58,7 +58,7 @@ class DatabricksTelemetryExporter:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._encoding = threading.Lock()  # guards _encoder
+        self._encoding = Lock()  # guards _encoder
         self._encoder = LogEncoder()
 
     @property

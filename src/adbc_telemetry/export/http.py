@@ -1,29 +1,23 @@
-"""Requests over urllib3 that end by their deadline, whatever the other side does.
+"""Requests over urllib3 that end by their deadline, whatever the other side does; see `sockets`.
 
-A timeout of a socket limits each single receive, so that a server which trickles a byte a second never times
-out. The sockets here take what is left until the deadline as the timeout of each operation, and they can be
-shut down from another thread. Imported when something is to be sent, since urllib3 takes its time to load.
+Imported in the fork gate when something is to be sent, since urllib3 takes its time to load.
 """
 
 from __future__ import annotations
 
-import contextlib
-import encodings.idna  # noqa: F401 - else the first look-up imports it: see forking.importing
+import queue
 import socket
 import ssl
-import threading
 import time
+from collections import deque
 from collections.abc import Mapping
 from http.client import HTTPException, HTTPResponse, parse_headers
 from typing import Any
-from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies, proxy_bypass
 
 import urllib3
 from msgspec import Struct
 from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionError
-from urllib3.util.ssl_ import create_urllib3_context
 
 from adbc_telemetry.export.errors import (
     ExportError,
@@ -32,129 +26,16 @@ from adbc_telemetry.export.errors import (
     RequestFailedError,
     UntrustedServerError,
 )
-from adbc_telemetry.export.names import Address, Resolution
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.hosts import base_url, is_loopback
+from adbc_telemetry.export.proxies import proxy_credentials, proxy_for
+from adbc_telemetry.export.sockets import RequestUnderWay, connect, is_silent, make_tls_context, under_way
+from adbc_telemetry.forking import fork_gate, renew_in_child
+from adbc_telemetry.hosts import base_url
+from adbc_telemetry.native import RLock
 
 # An answer names the errors of a batch; what is longer than this is no answer of the service's.
 MAX_ANSWER_BYTES = 1_000_000
 _READ_BYTES = 64 * 1024
 _CONNECTIONS = 8
-_SEND_BUFFER_BYTES = 512 * 1024
-
-
-class _Request:
-    """One request under way: until when, on which socket, and whether somebody has called it off."""
-
-    __slots__ = ("cancelled", "deadline", "resolution", "socket")
-
-    def __init__(self, deadline: float) -> None:
-        self.deadline = deadline
-        self.socket: socket.socket | None = None
-        self.resolution: Resolution | None = None
-        self.cancelled = False
-
-    def seconds_left(self) -> float:
-        left = self.deadline - time.monotonic()
-        if self.cancelled or left <= 0:
-            raise TimeoutError("the request's deadline has come")
-        return left
-
-    def use(self, sock: socket.socket) -> None:
-        # The socket is published before the flag is read, cancel() sets the flag before it reads the socket:
-        # in every order either this raises or the socket is shut down.
-        self.socket = sock
-        sock.settimeout(self.seconds_left())
-
-    def resolve(self, host: str, port: int) -> list[Address]:
-        self.resolution = Resolution(host, port)  # published before the flag is read, as above
-        self.seconds_left()
-        return self.resolution.wait(self.deadline)
-
-    def cancel(self) -> None:
-        self.cancelled = True
-        if self.resolution is not None:
-            self.resolution.cancel()
-        sock = self.socket
-        if sock is not None:
-            with contextlib.suppress(OSError):  # it may not be connected (any more)
-                # Not SSLSocket.shutdown: that would take the TLS state away from under the thread that reads.
-                socket.socket.shutdown(sock, socket.SHUT_RDWR)
-
-
-class _UnderWay(threading.local):
-    """The request that this thread is making: how the deadline reaches the sockets below urllib3."""
-
-    request: _Request | None = None
-
-
-_under_way = _UnderWay()
-
-
-class _DeadlineMixin:
-    """A socket of which each operation ends by the deadline of the request under way."""
-
-    __slots__ = ()
-
-    def _arm(self: Any) -> None:
-        request = _under_way.request
-        if request is not None:
-            request.use(self)
-
-    def connect(self, *args: Any) -> Any:
-        self._arm()
-        return super().connect(*args)  # type: ignore[misc]
-
-    def do_handshake(self, *args: Any) -> Any:
-        self._arm()
-        return super().do_handshake(*args)  # type: ignore[misc]
-
-    def send(self, *args: Any) -> Any:
-        self._arm()
-        return super().send(*args)  # type: ignore[misc]
-
-    def sendall(self, *args: Any) -> Any:
-        self._arm()
-        return super().sendall(*args)  # type: ignore[misc]
-
-    def recv(self, *args: Any) -> Any:
-        self._arm()
-        return super().recv(*args)  # type: ignore[misc]
-
-    def recv_into(self, *args: Any) -> Any:
-        self._arm()
-        return super().recv_into(*args)  # type: ignore[misc]
-
-
-class _DeadlineSocket(_DeadlineMixin, socket.socket):
-    pass
-
-
-class _DeadlineTLSSocket(_DeadlineMixin, ssl.SSLSocket):
-    pass
-
-
-def _connect(connection: HTTPConnection) -> socket.socket:
-    """Connect to the first address that answers, all of them together within the request's deadline."""
-    request = _under_way.request
-    assert request is not None, "a connection is made for a request"
-    try:
-        addresses = request.resolve(connection._dns_host, connection.port)
-    except socket.gaierror as error:
-        raise NameResolutionError(connection.host, connection, error) from error
-    failure: OSError = OSError("the name has no address")
-    for family, kind, protocol, _, address in addresses:
-        sock = _DeadlineSocket(family, kind, protocol)
-        try:
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
-            sock.connect(address)
-        except OSError as error:
-            sock.close()
-            failure = error
-        else:
-            return sock
-    raise NewConnectionError(connection, type(failure).__name__) from failure
 
 
 class _FinalResponse(HTTPResponse):
@@ -168,26 +49,73 @@ class _FinalResponse(HTTPResponse):
             parse_headers(self.fp)
 
 
-class _HttpConnection(HTTPConnection):
-    response_class = _FinalResponse
+class _OverOurSockets:
+    """What a connection does otherwise than urllib3's: it connects by the deadline, and waits for no green poll."""
 
-    def _new_conn(self) -> socket.socket:
-        return _connect(self)
+    response_class: Any = _FinalResponse
+
+    def _new_conn(self: Any) -> socket.socket:
+        try:
+            return connect(self._dns_host, self.port)
+        except socket.gaierror as error:
+            raise NameResolutionError(self.host, self, error) from error
+        except OSError as error:
+            raise NewConnectionError(self, type(error).__name__) from error
+
+    @property
+    def is_connected(self: Any) -> bool:
+        return self.sock is not None and is_silent(self.sock)
 
 
-class _HttpsConnection(HTTPSConnection):
-    response_class = _FinalResponse
+class _HttpConnection(_OverOurSockets, HTTPConnection):
+    pass
 
-    def _new_conn(self) -> socket.socket:
-        return _connect(self)
+
+class _HttpsConnection(_OverOurSockets, HTTPSConnection):
+    pass
+
+
+class _IdleConnections:
+    """Connections at rest, the last used first: what urllib3 asks of a queue, without its locks."""
+
+    def __init__(self, maxsize: int) -> None:
+        self._idle: deque[object] = deque()
+        self._maxsize = maxsize
+
+    def put(self, item: object, block: bool = True) -> None:
+        """Keep a connection, or close it where there are enough."""
+        self._idle.append(item)
+        if len(self._idle) > self._maxsize:
+            surplus: Any = self.get()
+            if surplus is not None:
+                surplus.close()
+
+    def get(self, block: bool = True, timeout: float | None = None) -> object:
+        """The last one; None where there is none, for urllib3 to make one.
+
+        Raises:
+            queue.Empty: there is none, without `block`: so urllib3 ends a pool.
+        """
+        try:
+            return self._idle.pop()
+        except IndexError:
+            if block:
+                return None
+            raise queue.Empty from None
+
+    def qsize(self) -> int:
+        """How many there are."""
+        return len(self._idle)
 
 
 class _HttpPool(urllib3.HTTPConnectionPool):
     ConnectionCls = _HttpConnection
+    QueueCls = _IdleConnections  # type: ignore[assignment]
 
 
 class _HttpsPool(urllib3.HTTPSConnectionPool):
     ConnectionCls = _HttpsConnection
+    QueueCls = _IdleConnections  # type: ignore[assignment]
 
 
 class Answer(Struct, frozen=True):
@@ -208,10 +136,10 @@ class HttpTransport:
     def after_fork_in_child(self) -> None:
         """The parent's connections and requests stay the parent's."""
         # Guards the other fields; held for a few lines, never while a request is made.
-        self._lock = threading.RLock()
-        self._requests: set[_Request] = set()
+        self._lock = RLock()
+        self._requests: set[RequestUnderWay] = set()
         self._connections: urllib3.PoolManager | None = None
-        _under_way.request = None
+        under_way.request = None
 
     def post(
         self, path: str, body: bytes, headers: Mapping[str, str], *, timeout: float, deadline: float | None
@@ -250,7 +178,7 @@ class HttpTransport:
             RequestCancelledError: `deadline` came, or `interrupt` or `close` was called.
         """
         own_deadline = time.monotonic() + timeout
-        request = _Request(own_deadline if deadline is None else min(own_deadline, deadline))
+        request = RequestUnderWay(own_deadline if deadline is None else min(own_deadline, deadline))
         with self._lock:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
@@ -258,7 +186,7 @@ class HttpTransport:
             if self._connections is None:
                 self._connections = _make_connections(self._url)
             connections = self._connections
-        _under_way.request = request
+        under_way.request = request
         try:
             return _exchange(connections, method, self._url + path, headers, body, request)
         # ValueError: of an impossible header.
@@ -267,7 +195,7 @@ class HttpTransport:
                 raise RequestCancelledError("the deadline came") from error
             raise _translate(error) from error
         finally:
-            _under_way.request = None
+            under_way.request = None
             with self._lock:
                 self._requests.discard(request)
 
@@ -294,7 +222,7 @@ def _exchange(
     url: str,
     headers: Mapping[str, str],
     body: bytes | None,
-    request: _Request,
+    request: RequestUnderWay,
 ) -> Answer:
     seconds_left = request.seconds_left()
     response = connections.urlopen(
@@ -337,38 +265,22 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
 def _make_connections(url: str) -> urllib3.PoolManager:
     # block=True: urllib3 warns in the host program's log when a pool that does not block is overrun.
     options: dict[str, Any] = {"maxsize": _CONNECTIONS, "block": True}
-    proxy = _proxy_for(url)
-    if url.startswith("https://"):
-        options["ssl_context"] = _make_tls_context()
-    if proxy is None:
-        connections = urllib3.PoolManager(**options)
-    else:
-        user = urlsplit(proxy)
-        if user.username is not None:
-            credentials = f"{unquote(user.username)}:{unquote(user.password or '')}"
-            options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=credentials)
-        if proxy.startswith("https://"):
-            options["proxy_ssl_context"] = _make_tls_context()
-        connections = urllib3.ProxyManager(proxy, **options)
+    proxy = proxy_for(url)
+    with fork_gate:  # TLS loads certificates, and the system's libraries with them
+        if url.startswith("https://"):
+            options["ssl_context"] = make_tls_context()
+        if proxy is None:
+            connections = urllib3.PoolManager(**options)
+        else:
+            credentials = proxy_credentials(proxy)
+            if credentials is not None:
+                options["proxy_headers"] = urllib3.make_headers(proxy_basic_auth=credentials)
+            if proxy.startswith("https://"):
+                options["proxy_ssl_context"] = make_tls_context()
+            connections = urllib3.ProxyManager(proxy, **options)
     connections.pool_classes_by_scheme = {"http": _HttpPool, "https": _HttpsPool}
+    connections.pools.lock = RLock()
     return connections
-
-
-def _make_tls_context() -> ssl.SSLContext:
-    context = create_urllib3_context()
-    context.load_default_certs()
-    context.sslsocket_class = _DeadlineTLSSocket
-    return context
-
-
-def _proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for `url`; never for this machine itself."""
-    scheme, _, authority = url.partition("://")
-    proxies = getproxies()
-    proxy = proxies.get(scheme) or proxies.get("all")
-    if not proxy or is_loopback(url) or proxy_bypass(authority):
-        return None
-    return proxy if "://" in proxy else f"http://{proxy}"
 
 
 def _retry_after(value: str | None) -> float | None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Sequence
 
 from adbc_telemetry.encoding import LogEncoder
 from adbc_telemetry.export.base import ExportOutcome, ExportResult
 from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 
@@ -28,7 +28,7 @@ class JsonLinesTelemetryExporter:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()  # one writer a process: guards _encoder, and keeps batches in order
+        self._lock = Lock()  # one writer a process: guards _encoder, and keeps batches in order
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Append `logs`. One that cannot be encoded is rejected alone. Never raises."""

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Sequence
 
 from adbc_telemetry.export.base import ExportOutcome, ExportResult
 from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 
@@ -21,7 +21,7 @@ class InMemoryTelemetryExporter:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = threading.Lock()  # guards _batches
+        self._lock = Lock()  # guards _batches
 
     @property
     def logs(self) -> list[TelemetryFrontendLog]:

@@ -1,21 +1,21 @@
-"""Name resolution with an end: `getaddrinfo` knows no timeout, and nobody can interrupt it.
+"""Name resolution with an end: `getaddrinfo` knows no timeout, and cannot be interrupted.
 
-So it runs on a thread of its own, which is there for the time of the look-up; whoever waits for it goes by its
-deadline, or when it is told to. Addresses and names of this machine are looked up at once: they never hang.
+So it runs on a thread of its own, which is there for the time of the look-up. The request that waits for it goes by
+its deadline, or when it is cancelled. Addresses are not looked up at all, and names of this machine at once.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import socket
-import threading
 import time
 from collections.abc import Callable
-from queue import Empty, SimpleQueue
 from typing import Any, Final
 
-from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry import native
+from adbc_telemetry.forking import fork_gate, renew_in_child
 from adbc_telemetry.hosts import is_loopback
+from adbc_telemetry.native import Empty, SimpleQueue, start_thread
 
 Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 """As `socket.getaddrinfo` returns them."""
@@ -34,7 +34,9 @@ class _Lookups:
 
     def after_fork_in_child(self) -> None:
         """The parent's look-ups are the parent's."""
-        self.free = threading.BoundedSemaphore(_MAX_LOOKUPS)
+        self.free: SimpleQueue[None] = SimpleQueue()
+        for _ in range(_MAX_LOOKUPS):
+            self.free.put(None)
 
 
 _lookups = _Lookups()
@@ -59,17 +61,20 @@ class Resolution:
             TimeoutError: `deadline` (`time.monotonic()`) came first, `cancel` was called, or too many others hang.
             OSError: the name could not be resolved.
         """
-        if _never_hangs(self._host):
+        address = _address_of(self._host, self._port)
+        if address is not None:
+            return [address]
+        if is_loopback(self._host):
             return _resolve(self._host, self._port)
         free = _lookups.free
-        if not free.acquire(timeout=max(0.0, min(_QUEUE_SECONDS, deadline - time.monotonic()))):
-            raise TimeoutError("too many look-ups hang")
         try:
-            threading.Thread(
-                target=self._look_up, args=(free.release,), name="adbc-telemetry-lookup", daemon=True
-            ).start()
+            free.get(timeout=max(0.0, min(_QUEUE_SECONDS, deadline - time.monotonic())))
+        except Empty:
+            raise TimeoutError("too many look-ups hang") from None
+        try:
+            start_thread(lambda: self._look_up(lambda: free.put(None)), "adbc-telemetry-lookup")
         except RuntimeError as error:
-            free.release()
+            free.put(None)
             raise OSError("no thread to be had for a look-up") from error
         try:
             answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -93,12 +98,21 @@ class Resolution:
 
 
 def _resolve(host: str, port: int) -> list[Address]:
-    return list(socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+    # The program's own resolver, if it has put one in the place of the system's; a green one needs its hub.
+    resolver = socket if not native.is_green(socket.getaddrinfo) else native.socket
+    with fork_gate.briefly():  # the C library takes locks
+        return list(resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
 
 
-def _never_hangs(host: str) -> bool:
+def _address_of(host: str, port: int) -> Address | None:
+    """What `getaddrinfo` would answer for an address; None for a name. Takes no lock of the C library."""
+    text, _, zone = host.strip("[]").partition("%")
     try:
-        ipaddress.ip_address(host.strip("[]"))
+        address = ipaddress.ip_address(text)
     except ValueError:
-        return is_loopback(host)
-    return True
+        return None
+    if zone:  # names an interface: only the system knows its number
+        return None
+    if address.version == 4:
+        return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port))
+    return (socket.AF_INET6, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port, 0, 0))

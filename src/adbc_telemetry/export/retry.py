@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import threading
 import time
 from collections.abc import Mapping
 from random import SystemRandom
@@ -17,8 +16,10 @@ from adbc_telemetry.export.errors import (
     RequestCancelledError,
     is_terminal_error,
 )
-from adbc_telemetry.forking import importing, renew_in_child
+from adbc_telemetry.forking import fork_gate, renew_in_child
 from adbc_telemetry.hosts import base_url, normalize_host
+from adbc_telemetry.latch import Latch
+from adbc_telemetry.native import RLock
 from adbc_telemetry.system import package_version
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class PoliteSender:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._waiting = threading.Condition()  # guards all that changes; back-offs wait on it
+        self._lock = RLock()  # guards all that changes
+        self._changed = Latch()  # opened, and made anew, at each change that a back-off is to notice
 
     @property
     def endpoint_url(self) -> str:
@@ -99,7 +101,7 @@ class PoliteSender:
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, compresslevel=6, mtime=0)
         retries = 0
-        with self._waiting:
+        with self._lock:
             seen = self._interruptions, self._long_wait_interruptions
             quiet_until = self._quiet_until
         if quiet_until and not self._wait(quiet_until, deadline, seen, asked=True):
@@ -120,37 +122,37 @@ class PoliteSender:
 
     def expire(self, deadline: float) -> None:
         """Have every request, also one under way, be over by `deadline` (`time.monotonic()`)."""
-        with self._waiting:
+        with self._lock:
             self._expires = deadline
-            self._waiting.notify_all()
+            self._notify()
 
     def interrupt(self, long_waits_only: bool) -> None:
         """End what is under way, as cancelled; or only if it waits since the other side has asked for that.
 
         A `Retry-After` that was interrupted is obeyed by the next request.
         """
-        with self._waiting:
+        with self._lock:
             self._long_wait_interruptions += 1
             if not long_waits_only:
                 self._interruptions += 1
             transport = None if long_waits_only else self._transport
-            self._waiting.notify_all()
+            self._notify()
         if transport is not None:
             transport.interrupt()
 
     def close(self) -> None:
         """End what is under way, as cancelled. Idempotent; later requests are cancelled at once."""
-        with self._waiting:
+        with self._lock:
             self._closed = True
             transport, self._transport = self._transport, None
-            self._waiting.notify_all()
+            self._notify()
         if transport is not None:
             transport.close()
 
     def _attempt(self, body: bytes, headers: dict[str, str], deadline: float | None) -> bytes | None:
         authentication = credentials(self.host, self._auth)
         transport = self._transport or self._make_transport()
-        with self._waiting:
+        with self._lock:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
             transport = self._transport = self._transport or transport
@@ -166,7 +168,7 @@ class PoliteSender:
 
     def _make_transport(self) -> HttpTransport:
         # The first time this loads urllib3: not with the lock, for which the dispatcher would wait in `interrupt`.
-        with importing:
+        with fork_gate:
             from adbc_telemetry.export.http import HttpTransport
         return HttpTransport(self.host)
 
@@ -182,8 +184,8 @@ class PoliteSender:
         Raises:
             RequestCancelledError: it was interrupted.
         """
-        with self._waiting:
-            while True:
+        while True:
+            with self._lock:
                 limit = _earlier(deadline, self._expires)
                 if self._closed or (limit is not None and until >= limit):
                     return False
@@ -196,7 +198,12 @@ class PoliteSender:
                     if asked:
                         self._quiet_until = until
                     raise RequestCancelledError("others waited for their turn")
-                self._waiting.wait(left)
+                changed = self._changed
+            changed.wait(left)
+
+    def _notify(self) -> None:
+        changed, self._changed = self._changed, Latch()
+        changed.open()
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

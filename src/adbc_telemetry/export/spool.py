@@ -26,6 +26,7 @@ import msgspec
 from adbc_telemetry.encoding import LogEncoder
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.native import sleep
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 try:
@@ -183,7 +184,7 @@ class Spool:
             while not _try_lock(descriptor):
                 if time.monotonic() > give_up:  # held by a process that is stopped, say
                     raise _SpoolBusyError
-                time.sleep(_LOCK_POLL_SECONDS)
+                sleep(_LOCK_POLL_SECONDS)
             yield
         finally:
             os.close(descriptor)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import threading
 from types import ModuleType
 from typing import Any, TypeVar
 
@@ -22,12 +21,13 @@ from adbc_telemetry.guard import contained
 from adbc_telemetry.instrument import adbc, plain
 from adbc_telemetry.instrument.installation import Installation
 from adbc_telemetry.instrument.settings import resolve
+from adbc_telemetry.native import Lock
 
 __all__ = ["install", "instrument", "uninstall"]
 
 Connection = TypeVar("Connection")
 
-_lock = threading.Lock()  # guards _installation
+_lock = Lock()  # guards _installation
 _installation: Installation | None = None
 
 
