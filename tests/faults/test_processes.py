@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from faults.fork_sweep import sweep
 from faults.scenario import Scenario
 from support.process import PROGRAM, python, run_program, run_python, running_program
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint
@@ -925,3 +926,9 @@ def test_a_server_forks_its_workers_and_is_stopped(
     assert "Traceback" not in out.stderr
     delivered = arrived_once(server, ["master"], numbers(2, "held-"), numbers(58, "request-"))
     fault.seen(sent=61, delivered=delivered)
+
+
+def test_forks_at_random_moments_of_the_first_deliveries_lose_nothing() -> None:
+    done = sweep(seed=1, rounds=12)
+    assert done.wrong == []
+    assert done.forks == 36

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 from adbc_telemetry.export.errors import RequestFailedError
+from adbc_telemetry.forking import fork_gate
 from adbc_telemetry.hosts import is_secure
 
 Auth = Callable[[], Mapping[str, str] | None]
@@ -34,7 +35,8 @@ def credentials(host: str, auth: Auth | None) -> dict[str, str] | None:
     if auth is None:
         return None
     try:
-        headers = auth()
+        with fork_gate.briefly():  # it may import what it needs
+            headers = auth()
     except Exception as error:
         raise RequestFailedError(f"auth() raised {type(error).__name__}") from error
     if headers is None:

@@ -183,11 +183,11 @@ class HttpTransport:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
             self._requests.add(request)
-            if self._connections is None:
-                self._connections = _make_connections(self._url)
             connections = self._connections
         under_way.request = request
         try:
+            if connections is None:
+                connections = self._connect_first()
             return _exchange(connections, method, self._url + path, headers, body, request)
         # ValueError: of an impossible header.
         except (HTTPError, HTTPException, OSError, ValueError) as error:
@@ -198,6 +198,15 @@ class HttpTransport:
             under_way.request = None
             with self._lock:
                 self._requests.discard(request)
+
+    def _connect_first(self) -> urllib3.PoolManager:
+        # Without the lock, for which `close` and `interrupt` would wait: TLS reads certificates from the disk.
+        made = _make_connections(self._url)
+        with self._lock:
+            if self._closed:
+                raise RequestCancelledError("the exporter is closed")
+            self._connections = self._connections or made
+            return self._connections
 
     def interrupt(self) -> None:
         """End the requests under way, as cancelled."""

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from adbc_telemetry.export.names import Address, Resolution
+from adbc_telemetry.forking import fork_gate
 from adbc_telemetry.native import is_green, local
 from adbc_telemetry.native import socket as native_socket
 from adbc_telemetry.native import ssl as native_ssl
@@ -93,7 +94,9 @@ class _DeadlineMixin:
 
     def do_handshake(self, *args: Any) -> Any:
         self._arm()
-        return super().do_handshake(*args)  # type: ignore[misc]
+        # OpenSSL looks algorithms up under locks that a child would inherit.
+        with fork_gate.briefly():
+            return super().do_handshake(*args)  # type: ignore[misc]
 
     def send(self, *args: Any) -> Any:
         self._arm()
