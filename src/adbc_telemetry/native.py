@@ -117,6 +117,13 @@ def current_task() -> object:
     return get_ident() if greenlet is None else (get_ident(), id(greenlet.getcurrent()))
 
 
+class _Thread(threading.Thread):
+    """Ends in peace when threads have been patched while it ran: it would look itself up by a green thread's ident."""
+
+    def _delete(self) -> None:
+        threading._active.pop(self.ident, None)  # type: ignore[attr-defined]
+
+
 def _threads_are_green() -> bool:
     gevent, eventlet = sys.modules.get("gevent.monkey"), sys.modules.get("eventlet.patcher")
     if gevent is not None and gevent.is_module_patched("threading"):
@@ -136,6 +143,6 @@ def start_thread(run: Callable[[], object], name: str) -> threading.Thread | Non
     if _threads_are_green():
         _thread.start_new_thread(run, ())
         return None
-    thread = threading.Thread(target=run, name=name, daemon=True)
+    thread = _Thread(target=run, name=name, daemon=True)
     thread.start()
     return thread
