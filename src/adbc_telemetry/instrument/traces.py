@@ -12,3 +12,11 @@ def leave_no_frame(error: BaseException) -> None:
     trace = error.__traceback__
     if trace is not None:
         BaseException.with_traceback(error, trace.tb_next)  # whatever attributes its class lets be set
+
+
+def leave_no_frames(error: BaseException) -> None:
+    """As `leave_no_frame`, for a frame that has made its call in the caller's place: with the frame of that call."""
+    trace = error.__traceback__
+    if trace is not None and trace.tb_next is not None:
+        trace.tb_next = trace.tb_next.tb_next  # the very traceback that Python 3.10 puts in again
+    leave_no_frame(error)
