@@ -699,6 +699,42 @@ def test_a_cursor_that_does_not_close_is_told_of_in_the_name_of_who_closes_its_a
 # What stays as it was.
 
 
+class Raising:
+    """A connection that raises as it is asked for a method, in Python and in C."""
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "commit":
+            raise LookupError(name)
+        return {}[name] if name == "rollback" else super().__getattribute__(name)
+
+    def cursor(self) -> None:
+        raise NotImplementedError
+
+    def commit(self) -> None: ...
+
+    rollback = commit
+
+    def close(self) -> None: ...
+
+    def forwarded(self, value: object) -> None:
+        raise ZeroDivisionError(value)
+
+    divide = divmod
+
+
+def test_an_error_has_the_traceback_that_it_has_without_us() -> None:
+    def steps(connection: Any) -> Iterator[Callable[[], object]]:
+        yield lambda: connection.commit()
+        yield lambda: connection.rollback()
+        yield lambda: connection.cursor()
+        yield lambda: connection.forwarded(1)
+        yield lambda: connection.divide(1, 0)
+        yield lambda: connection.nothing
+        yield lambda: connection.close(1, 2)
+
+    seen_by(Raising, steps)
+
+
 class Big:
     """What a program lets go."""
 

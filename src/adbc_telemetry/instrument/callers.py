@@ -81,6 +81,11 @@ def in_the_callers_place(call: Callable[[], Any]) -> tuple[CodeType, dict[str, A
     return prepared, frame.f_globals, place
 
 
+def makes_a_call(frame: FrameType) -> bool:
+    """Whether this is the frame of a call in the caller's place."""
+    return frame.f_code.co_names == _CALL.co_names
+
+
 def _without_a_line(error: Exception, frame: FrameType, at: int) -> CodeType:
     return _CALL
 

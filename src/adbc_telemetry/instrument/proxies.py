@@ -181,9 +181,9 @@ def _no_pointer(self: Any, /, *args: Any) -> None:
 
 def _forward(name: str) -> Method:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        call = getattr(self.__wrapped__, name)
         try:
-            result = eval(*in_the_callers_place(_with_originals(call, args, kwargs)))
+            call = _with_originals(getattr(self.__wrapped__, name), args, kwargs)
+            result = eval(*in_the_callers_place(call))
         except BaseException as error:
             leave_no_frames(error)
             raise
