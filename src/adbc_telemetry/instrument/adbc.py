@@ -13,10 +13,12 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
+from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
 from adbc_telemetry.guard import contained
+from adbc_telemetry.instrument.callers import in_the_callers_place
 from adbc_telemetry.instrument.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -27,7 +29,7 @@ from adbc_telemetry.instrument.operations import (
 )
 from adbc_telemetry.instrument.readers import follow_reader
 from adbc_telemetry.instrument.recorder import NOBODY, SessionRecorder, StatementRecorder
-from adbc_telemetry.instrument.traces import leave_no_frame
+from adbc_telemetry.instrument.traces import leave_no_frame, leave_no_frames
 from adbc_telemetry.instrument.twins import Twin
 
 DBAPI_MODULE: Final = "adbc_driver_manager.dbapi"
@@ -176,10 +178,11 @@ def _connection_methods(cls: Any) -> Methods:
         recorder: SessionRecorder = self._adbc_telemetry
         recorder.begin_close()
         try:
-            result = cls.close(self, *args, **kwargs)
+            # It warns, in its caller's name, of cursors that do not close.
+            result = eval(*in_the_callers_place(partial(cls.close, self, *args, **kwargs)))
         except BaseException as error:
             recorder.fail_close(error)
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
         recorder.end()
         return result

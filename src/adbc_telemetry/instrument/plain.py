@@ -10,9 +10,11 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from adbc_telemetry.guard import contained
+from adbc_telemetry.instrument.callers import in_the_callers_place
 from adbc_telemetry.instrument.operations import (
     PLAIN_CONNECTION_OPERATIONS,
     PLAIN_CURSOR_OPERATIONS,
@@ -20,7 +22,7 @@ from adbc_telemetry.instrument.operations import (
 )
 from adbc_telemetry.instrument.proxies import Method, own, proxy_class, stand_for
 from adbc_telemetry.instrument.recorder import SessionRecorder, StatementRecorder
-from adbc_telemetry.instrument.traces import leave_no_frame
+from adbc_telemetry.instrument.traces import leave_no_frames
 
 
 def _not_told(error: Exception, *_: object) -> Any:
@@ -106,9 +108,9 @@ def _class_of_proxies(cls: Any, methods: Mapping[str, Method]) -> Any:
 
 def _cursor(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     try:
-        made = self.__wrapped__.cursor(*args, **kwargs)
+        made = eval(*in_the_callers_place(partial(self.__wrapped__.cursor, *args, **kwargs)))
     except BaseException as error:
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     return _follow_cursor(self, made, self._adbc_telemetry.connection.cursor())
 
@@ -137,10 +139,10 @@ def _recorded(name: str, operation: Operation) -> Method:
         session: SessionRecorder = self._adbc_telemetry.connection
         statement = session.begin(operation, kwargs)
         try:
-            result = getattr(self.__wrapped__, name)(*args, **kwargs)
+            result = eval(*in_the_callers_place(partial(getattr(self.__wrapped__, name), *args, **kwargs)))
         except BaseException as error:
             session.fail(statement, error)
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
         session.finish(statement)
         return own(self, result)
@@ -156,10 +158,10 @@ def _executes(name: str, operation: Operation) -> Method:
         cursor = self.__wrapped__
         recorder.begin(operation, _sql(args, kwargs))
         try:
-            result = getattr(cursor, name)(*args, **kwargs)
+            result = eval(*in_the_callers_place(partial(getattr(cursor, name), *args, **kwargs)))
         except BaseException as error:
             recorder.fail(error)
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
         recorder.executed(cursor)
         return own(self, result)
@@ -175,10 +177,10 @@ def _executes_for(name: str, operation: Operation) -> Method:
         recorder: StatementRecorder = self._adbc_telemetry.connection.cursor()
         recorder.begin(operation, _sql(args, kwargs))
         try:
-            result = getattr(connection, name)(*args, **kwargs)
+            result = eval(*in_the_callers_place(partial(getattr(connection, name), *args, **kwargs)))
         except BaseException as error:
             recorder.fail(error)
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
         recorder.executed(result)
         if result is not connection:
@@ -200,10 +202,10 @@ def _sql(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
 def _fetchone(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     recorder: StatementRecorder = self._adbc_telemetry
     try:
-        row = self.__wrapped__.fetchone(*args, **kwargs)
+        row = eval(*in_the_callers_place(partial(self.__wrapped__.fetchone, *args, **kwargs)))
     except BaseException as error:
         recorder.fail(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     recorder.fetched(row is None)
     return row
@@ -212,10 +214,10 @@ def _fetchone(self: Any, /, *args: Any, **kwargs: Any) -> Any:
 def _fetchmany(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     recorder: StatementRecorder = self._adbc_telemetry
     try:
-        rows = self.__wrapped__.fetchmany(*args, **kwargs)
+        rows = eval(*in_the_callers_place(partial(self.__wrapped__.fetchmany, *args, **kwargs)))
     except BaseException as error:
         recorder.fail(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     recorder.fetched_many(self.__wrapped__, rows, args, kwargs)
     return rows
@@ -224,10 +226,10 @@ def _fetchmany(self: Any, /, *args: Any, **kwargs: Any) -> Any:
 def _fetchall(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     recorder: StatementRecorder = self._adbc_telemetry
     try:
-        rows = self.__wrapped__.fetchall(*args, **kwargs)
+        rows = eval(*in_the_callers_place(partial(self.__wrapped__.fetchall, *args, **kwargs)))
     except BaseException as error:
         recorder.fail(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     recorder.fetched(True)
     return rows
@@ -236,14 +238,14 @@ def _fetchall(self: Any, /, *args: Any, **kwargs: Any) -> Any:
 def _next(self: Any) -> Any:
     recorder: StatementRecorder = self._adbc_telemetry
     try:
-        row = self.__wrapped__.__next__()
+        row = eval(*in_the_callers_place(self.__wrapped__.__next__))
     except StopIteration as end:
         recorder.fetched(True)
-        leave_no_frame(end)
+        leave_no_frames(end)
         raise
     except BaseException as error:
         recorder.fail(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     recorder.fetched(False)
     return row
@@ -251,34 +253,35 @@ def _next(self: Any) -> Any:
 
 def _iter(self: Any) -> Any:
     try:
-        rows = self.__wrapped__.__iter__()
+        rows = eval(*in_the_callers_place(self.__wrapped__.__iter__))
     except BaseException as error:
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     return self if rows is self.__wrapped__ else _each(rows, self._adbc_telemetry)
 
 
 def _each(rows: Iterator[Any], recorder: StatementRecorder) -> Iterator[Any]:
-    try:
-        for row in rows:
-            recorder.fetched(False)
-            yield row
-    except GeneratorExit:
-        raise
-    except BaseException as error:
-        recorder.fail(error)
-        leave_no_frame(error)
-        raise
+    while True:
+        try:
+            row = eval(*in_the_callers_place(partial(next, rows)))
+        except StopIteration:
+            break
+        except BaseException as error:
+            recorder.fail(error)
+            leave_no_frames(error)
+            raise
+        recorder.fetched(False)
+        yield row
     recorder.fetched(True)
 
 
 def _close_cursor(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     recorder: StatementRecorder = self._adbc_telemetry
     try:
-        result = self.__wrapped__.close(*args, **kwargs)
+        result = eval(*in_the_callers_place(partial(self.__wrapped__.close, *args, **kwargs)))
     except BaseException as error:
         recorder.fail(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     recorder.end()
     return own(self, result)
@@ -286,10 +289,10 @@ def _close_cursor(self: Any, /, *args: Any, **kwargs: Any) -> Any:
 
 def _leave_cursor(self: Any, /, *args: Any) -> Any:
     try:
-        result = self.__wrapped__.__exit__(*args)
+        result = eval(*in_the_callers_place(partial(self.__wrapped__.__exit__, *args)))
     except BaseException as error:
         self._adbc_telemetry.fail(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     self._adbc_telemetry.end()
     return result
@@ -303,10 +306,10 @@ def _close_connection(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     session: SessionRecorder = self._adbc_telemetry.connection
     session.begin_close()
     try:
-        result = self.__wrapped__.close(*args, **kwargs)
+        result = eval(*in_the_callers_place(partial(self.__wrapped__.close, *args, **kwargs)))
     except BaseException as error:
         session.fail_close(error)
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     session.end()
     return own(self, result)
@@ -315,9 +318,9 @@ def _close_connection(self: Any, /, *args: Any, **kwargs: Any) -> Any:
 def _leave_connection(self: Any, /, *args: Any) -> Any:
     # Some close the connection here, others end a transaction and stay open.
     try:
-        return self.__wrapped__.__exit__(*args)
+        return eval(*in_the_callers_place(partial(self.__wrapped__.__exit__, *args)))
     except BaseException as error:
-        leave_no_frame(error)
+        leave_no_frames(error)
         raise
     finally:
         if is_closed(self.__wrapped__):

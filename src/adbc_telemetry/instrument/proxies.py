@@ -13,10 +13,12 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable, Mapping
-from types import FunctionType
+from functools import partial
+from types import CodeType, FunctionType
 from typing import Any, Final
 
-from adbc_telemetry.instrument.traces import leave_no_frame
+from adbc_telemetry.instrument.callers import in_the_callers_place
+from adbc_telemetry.instrument.traces import leave_no_frames
 
 Method = Callable[..., Any]
 
@@ -55,23 +57,23 @@ class Proxy:
 
     def __getattr__(self, name: str) -> Any:
         try:
-            return own(self, getattr(self.__wrapped__, name))
+            return own(self, eval(*in_the_callers_place(partial(getattr, self.__wrapped__, name))))
         except BaseException as error:
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
 
     def __setattr__(self, name: str, value: Any) -> None:
         try:
-            setattr(self.__wrapped__, name, original(value))
+            eval(*in_the_callers_place(partial(setattr, self.__wrapped__, name, original(value))))
         except BaseException as error:
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
 
     def __delattr__(self, name: str) -> None:
         try:
-            delattr(self.__wrapped__, name)
+            eval(*in_the_callers_place(partial(delattr, self.__wrapped__, name)))
         except BaseException as error:
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
 
 
@@ -114,18 +116,43 @@ def proxy_class(cls: Any, methods: Mapping[str, Method]) -> Any:
         "__doc__": cls.__doc__,
         "__class__": property(lambda self: type(self.__wrapped__)),
     }
+    package = cls.__module__.partition(".")[0].lstrip("_")  # `_duckdb` is duckdb's
     for name in {*dir(cls), *_OF_ALL}:
         if _passes(cls, name):
-            namespace[name] = _with_the_face_of(getattr(cls, name), _forward(name))
+            forward = _no_pointer if name == "_pybind11_conduit_v1_" else _forward(name)
+            namespace[name] = _with_the_face_of(getattr(cls, name), _unseen(forward, package))
     for name, method in methods.items():
+        method = _unseen(method, package)
         namespace[name] = _with_the_face_of(getattr(cls, name), method) if hasattr(cls, name) else method
     return type(cls.__name__, (Proxy,), namespace)
 
 
-def _with_the_face_of(theirs: Any, ours: Any) -> Method:
-    """A copy of a function of ours that bears the names, documentation and signature of theirs."""
-    copy = FunctionType(ours.__code__, ours.__globals__, ours.__name__, ours.__defaults__, ours.__closure__)
-    return functools.update_wrapper(copy, theirs, updated=())
+def _with_the_face_of(theirs: Any, ours: Method) -> Method:
+    """The function of ours, which bears the names, documentation and signature of theirs from now on."""
+    return functools.update_wrapper(ours, theirs, updated=())
+
+
+def _unseen(method: Any, package: str) -> Method:
+    """A copy of a method of ours in whose frames a driver finds nothing, and which it takes for frames of its own.
+
+    duckdb may search all frames below the nearest, and it passes over those of its own package.
+    """
+    code: CodeType = method.__code__
+    # None of the globals that these methods use has the name of an attribute that they use.
+    used = {name: value for name, value in method.__globals__.items() if name in code.co_names}
+    code = code.replace(
+        co_names=tuple(_no_identifier(name) if name in used else name for name in code.co_names),
+        co_varnames=tuple(map(_no_identifier, code.co_varnames)),
+        co_cellvars=tuple(map(_no_identifier, code.co_cellvars)),
+        co_freevars=tuple(map(_no_identifier, code.co_freevars)),
+    )
+    own_globals = {_no_identifier(name): value for name, value in used.items()}
+    own_globals |= {"__builtins__": method.__globals__["__builtins__"], "__name__": package}
+    return FunctionType(code, own_globals, method.__name__, method.__defaults__, method.__closure__)
+
+
+def _no_identifier(name: str) -> str:
+    return f"<{name}>"
 
 
 def _passes(cls: Any, name: str) -> bool:
@@ -140,13 +167,25 @@ def _passes(cls: Any, name: str) -> bool:
     return not (name.startswith("__") and getattr(object, name, None) is getattr(cls, name))
 
 
+def _with_originals(method: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Callable[[], Any]:
+    """The call of an original's method, to which the originals of proxies are given."""
+    return partial(method, *map(original, args), **{key: original(value) for key, value in kwargs.items()})
+
+
+def _no_pointer(self: Any, /, *args: Any) -> None:
+    """What pybind11 asks for the pointer to a C++ object: a proxy has none.
+
+    That to the original would come without its owner, and duckdb 1.2 would run a statement on its default connection.
+    """
+
+
 def _forward(name: str) -> Method:
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        call = getattr(self.__wrapped__, name)
         try:
-            result = call(*map(original, args), **{key: original(value) for key, value in kwargs.items()})
+            call = _with_originals(getattr(self.__wrapped__, name), args, kwargs)
+            result = eval(*in_the_callers_place(call))
         except BaseException as error:
-            leave_no_frame(error)
+            leave_no_frames(error)
             raise
         return own(self, result)
 
