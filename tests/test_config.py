@@ -169,18 +169,46 @@ def test_opting_out_by_the_environment(environ: dict[str, str], expected: bool) 
         ("http://host.example", "http://host.example"),
         ("http://host.example:80/", "http://host.example"),
         ("http://127.0.0.1:8080", "http://127.0.0.1:8080"),
-        ("[::1]:8080", "[::1]:8080"),
-        ("::1", "[::1]"),
         ("https://[2001:DB8::1]:443", "[2001:db8::1]"),
-        ("[0:0:0:0:0:0:0:1]:8080", "[::1]:8080"),
+        ("2001:db8::1", "[2001:db8::1]"),
         ("b\u00fccher.example", "xn--bcher-kva.example"),
-        ("localhost", "localhost"),
+        ("localhost.example:8080", "localhost.example:8080"),
+        # Of this machine.
+        ("127.0.0.1:8317", "http://127.0.0.1:8317"),
+        ("127.0.0.1:8317/telemetry", "http://127.0.0.1:8317"),
+        ("127.8.9.1", "http://127.8.9.1"),
+        ("127.0.0.1:80", "http://127.0.0.1"),
+        ("127.0.0.1:443", "http://127.0.0.1:443"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("::1", "http://[::1]"),
+        ("[0:0:0:0:0:0:0:1]:8080", "http://[::1]:8080"),
+        ("localhost", "http://localhost"),
+        (" LOCALHOST.:8317 ", "http://localhost:8317"),
+        ("a.localhost:8317", "http://a.localhost:8317"),
+        ("https://127.0.0.1:8317", "https://127.0.0.1:8317"),
+        ("https://127.0.0.1:443/", "https://127.0.0.1"),
+        ("https://localhost", "https://localhost"),
+        ("https://[::1]:8317", "https://[::1]:8317"),
     ],
 )
 def test_a_host_has_one_spelling(spelling: str, normalized: str) -> None:
     assert normalize_host(spelling) == normalized
     assert normalize_host(normalized) == normalized
     assert normalize_host(base_url(spelling)) == normalized
+
+
+@pytest.mark.parametrize(
+    ("host", "url"),
+    [
+        ("host.example", "https://host.example"),
+        ("127.0.0.1:8317", "http://127.0.0.1:8317"),
+        ("localhost", "http://localhost"),
+        ("https://localhost", "https://localhost"),
+        ("https://127.0.0.1:8317/path", "https://127.0.0.1:8317"),
+    ],
+)
+def test_this_machine_is_talked_to_over_plain_http_unless_its_url_says_otherwise(host: str, url: str) -> None:
+    assert base_url(host) == url
 
 
 @pytest.mark.parametrize(
@@ -205,6 +233,9 @@ def test_a_password_in_a_bad_url_is_not_repeated_in_the_error() -> None:
         ("http://[::1]", True, True),
         ("http://localhost", True, True),
         ("http://a.localhost", True, True),
+        ("127.0.0.1:8317", True, True),
+        ("localhost", True, True),
+        ("https://[::1]:8317", True, True),
         ("http://localhost.example", False, False),
         ("http://10.0.0.1", False, False),
         ("10.0.0.1", False, True),

@@ -23,6 +23,7 @@ from adbc_telemetry.testing import CapturingExporter, Event, configuration
 from support.databases import ENDPOINT, PLAIN, Database, Followed, database_of, follow, followed
 from support.differential import outcomes
 from support.matrix import CREATE, DELETE, QUERY, SELECT, SQL, UPDATE
+from support.server import TelemetryServer
 from support.waiting import wait_until
 
 
@@ -561,6 +562,27 @@ def test_a_connection_that_says_it_is_closed_is_left_alone(request: pytest.Fixtu
     connection = database_of(request, "psycopg").open()
     connection.close()
     assert instrument(connection, ENDPOINT, config=configuration()) is connection
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_a_loopback_endpoint_without_a_scheme_is_plain_http(
+    way: str, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    try:
+        server = TelemetryServer(address)
+    except OSError:
+        pytest.skip("there is no IPv6")
+    with server:
+        endpoint = server.url.removeprefix("http://")
+        if way == "environment":
+            monkeypatch.setenv("ADBC_TELEMETRY_ENDPOINT", endpoint)
+        given = endpoint if way == "argument" else None
+        with contextlib.closing(
+            instrument(sqlite3.connect(":memory:"), given, config=configuration())
+        ) as connection:
+            connection.execute("SELECT 1").fetchall()
+        assert len(server.accepted) == 3
 
 
 @pytest.mark.parametrize("name", ["__init__", "record_execute_complete", "record_error", "emit"])

@@ -18,6 +18,7 @@ from adbc_telemetry import (
     InMemoryTelemetryExporter,
     TelemetryClientManager,
     TelemetryConfiguration,
+    normalize_host,
 )
 from adbc_telemetry.schema import TelemetryFrontendLog
 from models.held import Call
@@ -41,6 +42,20 @@ def test_all_spellings_of_a_host_share_one_client() -> None:
     assert MANAGER.hosts() == ["host.example"]
     for lease in leases:
         assert lease.release()
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1:{}", "localhost:{}", "LocalHost.:{}/", "[::1]:{}"])
+def test_a_loopback_address_without_a_scheme_is_the_client_of_its_plain_http_url(name: str) -> None:
+    spelling = name.format(8317)
+    url = f"http://{spelling}"
+    with (
+        MANAGER.acquire(url, CONFIG, exporter=InMemoryTelemetryExporter()) as one,
+        MANAGER.acquire(spelling, CONFIG, auth=dict) as other,  # credentials may go there
+    ):
+        assert one.client is other.client
+        assert MANAGER.hosts() == CircuitBreakerManager.get_instance().hosts() == [normalize_host(url)]
+        with MANAGER.acquire(f"https://{spelling}", CONFIG, exporter=InMemoryTelemetryExporter()) as tls:
+            assert tls.client is not one.client
 
 
 def test_the_client_lives_until_the_last_lease_is_released() -> None:

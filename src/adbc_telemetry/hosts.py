@@ -11,29 +11,47 @@ _DEFAULT_PORTS = {"https": 443, "http": 80}
 def normalize_host(host: str) -> str:
     """The one spelling of a host or URL that clients, breakers and leases are shared under.
 
-    HTTPS is the rule and its default port is left out, so that `https://Host.example:443/`, `HOST.example`
-    and `host.example` all give `host.example`. Plain HTTP is another endpoint and keeps its scheme:
-    `http://127.0.0.1:8080`. Paths, queries and user information are dropped; IPv6 literals keep their brackets.
+    Without a scheme, another machine is talked to over HTTPS, and this machine over plain HTTP. The default port is
+    left out:
+
+        HOST.example, https://Host.example:443/     host.example
+        http://host.example                         http://host.example
+        127.0.0.1:8317, http://127.0.0.1:8317/      http://127.0.0.1:8317
+        localhost, localhost:80                     http://localhost
+        https://127.0.0.1:8317                      https://127.0.0.1:8317
+
+    This machine is `localhost`, a name that ends in `.localhost`, and every loopback address. Paths, queries and
+    user information are dropped; IPv6 literals keep their brackets.
 
     Raises:
         TypeError: `host` is not a string.
         ValueError: `host` names no host, has a bad port, or a scheme other than `http` and `https`.
     """
     scheme, name, port = _split(host)
-    name = f"[{name}]" if ":" in name else name
-    authority = name if port == _DEFAULT_PORTS[scheme] else f"{name}:{port}"
-    return authority if scheme == "https" else f"http://{authority}"
+    authority = f"[{name}]" if ":" in name else name
+    if port != _DEFAULT_PORTS[scheme]:
+        authority = f"{authority}:{port}"
+    # The scheme is left out where it goes without saying, and nowhere else: the result means the same endpoint.
+    return authority if scheme == _default_scheme(name) == "https" else f"{scheme}://{authority}"
 
 
 def base_url(host: str) -> str:
     """The URL, without a trailing slash, that requests to a host (in any spelling) start with."""
     normalized = normalize_host(host)
-    return normalized if normalized.startswith("http://") else f"https://{normalized}"
+    return normalized if "://" in normalized else f"https://{normalized}"
 
 
 def is_loopback(host: str) -> bool:
     """Whether requests to `host` stay on this machine, by its name or address alone (no look-up)."""
-    name = _split(host)[1]
+    return _is_loopback_name(_split(host)[1])
+
+
+def _default_scheme(name: str) -> str:
+    """What a host without a scheme means. A collector on this machine has no certificate."""
+    return "http" if _is_loopback_name(name) else "https"
+
+
+def _is_loopback_name(name: str) -> bool:
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:
@@ -63,7 +81,8 @@ def _split(host: str) -> tuple[str, str, int]:
         raise ValueError(f"endpoint must be a host or an http(s) URL, not {parts.scheme}://")
     if not name or any(c.isspace() or ord(c) < 32 for c in name) or any(c in "\\%<>^`{|}" for c in name):
         raise ValueError(f"not a host or an http(s) URL: {_printable(host)}")
-    return parts.scheme, name, _DEFAULT_PORTS[parts.scheme] if port is None else port
+    scheme = parts.scheme if "://" in text else _default_scheme(name)
+    return scheme, name, _DEFAULT_PORTS[scheme] if port is None else port
 
 
 def _canonical(name: str) -> str:
