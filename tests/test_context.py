@@ -30,6 +30,7 @@ from adbc_telemetry.schema import (
     DriverConnectionParameters,
     DriverSystemConfiguration,
     ExecutionResultFormat,
+    HostDetails,
     OperationType,
     StatementType,
     TelemetryFrontendLog,
@@ -232,6 +233,119 @@ def test_no_method_raises_whatever_it_is_given_and_what_it_could_not_use_is_coun
     statement.record_error(rubbish)
     assert statement.emit() is False
     assert statement.errors == 8
+
+
+@pytest.mark.parametrize("wrong", [None, "session", object(), StatementTelemetryContext, mock.Mock()])
+def test_a_session_that_is_none_is_told_when_the_context_is_made(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="session"):
+        StatementTelemetryContext(wrong)
+
+
+@pytest.mark.parametrize("wrong", [5, b"id", object(), ["id"]])
+def test_an_id_that_is_no_text_is_counted_and_the_one_before_stays(wrong: Any) -> None:
+    statement = StatementTelemetryContext(session())
+    before = statement.statement_id
+    statement.statement_id = wrong
+    assert (statement.statement_id, statement.errors) == (before, 1)
+    fresh = StatementTelemetryContext(session())
+    fresh.statement_id = wrong
+    uuid.UUID(fresh.build_telemetry_log().sql_statement_id)
+
+
+def test_an_id_of_none_says_that_there_is_no_statement() -> None:
+    statement = StatementTelemetryContext(session())
+    statement.statement_id = None  # type: ignore[assignment]
+    assert statement.build_telemetry_log().sql_statement_id is None
+    assert statement.errors == 0
+
+
+def test_a_wrong_fact_that_is_put_right_is_no_error() -> None:
+    statement = StatementTelemetryContext(session())
+    statement.retry_count = "two"  # type: ignore[assignment]
+    assert statement.errors == 1
+    statement.retry_count = 2
+    assert statement.errors == 0
+
+
+@pytest.mark.parametrize("way", ["a client of ours", "another client", "a foreign exporter"])
+def test_an_event_with_wrong_facts_arrives_without_them(way: str, server: TelemetryServer) -> None:
+    exporter = InMemoryTelemetryExporter()
+    config = TelemetryConfiguration(enabled=True)
+    ours = TelemetryClient(server.url, config, exporter=None if way == "a client of ours" else exporter)
+    client = Capture() if way == "another client" else ours
+    with ours:
+        statement = StatementTelemetryContext(
+            session(client=client),
+            statement_type="SELECT secret FROM t",  # type: ignore[arg-type]
+            operation_type=OperationType.EXECUTE_STATEMENT,
+        )
+        statement.retry_count = "two"  # type: ignore[assignment]
+        statement.chunk_id = 3
+        assert statement.emit() is True
+        assert statement.errors == 2
+    if way == "a client of ours":
+        [log] = [
+            msgspec.convert(log, TelemetryFrontendLog) for request in server.requests for log in request.logs
+        ]
+    else:
+        [log] = client.logs if isinstance(client, Capture) else exporter.logs
+    assert log.entry is not None
+    assert log.entry.sql_driver_log is not None
+    sql = log.entry.sql_driver_log.sql_operation
+    assert sql is not None
+    assert sql.operation_detail is not None
+    assert (sql.statement_type, sql.retry_count, sql.chunk_id) == (None, None, 3)
+    assert sql.operation_detail.operation_type is OperationType.EXECUTE_STATEMENT
+
+
+def test_a_chunk_s_wrong_number_takes_no_other_with_it() -> None:
+    statement = StatementTelemetryContext(session())
+    rubbish: Any = "many"
+    statement.set_chunk_details(
+        total_chunks_present=2**31, total_chunks_iterated=rubbish, slowest_chunk_latency_ms=8.9
+    )
+    sql = statement.build_telemetry_log().sql_operation
+    assert sql is not None
+    assert sql.chunk_details == ChunkDetails(slowest_chunk_latency_millis=8)
+    assert statement.errors == 2
+
+
+def test_what_a_session_has_of_the_wrong_type_is_left_out_of_its_events() -> None:
+    wrong: dict[str, Any] = {
+        "session_id": 5,
+        "workspace_id": "42",
+        "auth_type": b"token",
+        "default_result_format": "free text",
+        "default_compression_enabled": "yes",
+        "user_agent": object(),
+        "system_configuration": DriverSystemConfiguration(driver_name=["d"], driver_version="1"),  # type: ignore[arg-type]
+        "driver_connection_params": DriverConnectionParameters(
+            host_info=HostDetails(host_url=object(), port=443),  # type: ignore[arg-type]
+            mode="no mode",  # type: ignore[arg-type]
+            non_proxy_hosts=["a", 1],  # type: ignore[list-item]
+            auto_commit=True,
+        ),
+    }
+    shared = session(**wrong)
+    assert shared.errors == len(wrong)
+    statement = StatementTelemetryContext(shared)
+    assert statement.emit() is True
+    [log] = logs_of(shared)
+    told = msgspec.to_builtins(log)
+    assert statement.errors == 0
+    assert set(told) == {"frontend_log_event_id", "context", "entry"}
+    assert set(told["context"]["client_context"]) == {"timestamp_millis"}
+    sql = told["entry"]["sql_driver_log"]
+    assert set(sql) == {
+        "sql_statement_id",
+        "system_configuration",
+        "driver_connection_params",
+        "sql_operation",
+        "operation_latency_ms",
+    }
+    assert sql["system_configuration"] == {"driver_version": "1"}
+    assert sql["driver_connection_params"] == {"host_info": {"port": 443}, "auto_commit": True}
+    assert sql["sql_operation"] == {"operation_detail": {"is_internal_call": False}}
 
 
 def test_recorded_statements_reach_the_exporter() -> None:

@@ -16,19 +16,26 @@ from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import ExecutionResultFormat, OperationType, StatementType
 from adbc_telemetry.session import TelemetrySessionContext
 from adbc_telemetry.statement import LoggedStatement
+from adbc_telemetry.wiretypes import as_text
 
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
 _LIMIT: Final = 1e15
 _NUMBERS: Final = frozenset({int, float})
+_INT32: Final = 2**31
 
 
 def _count_error(error: Exception, context: StatementTelemetryContext, *_: object, **__: object) -> None:
-    context.errors += 1
+    context._errors += 1
 
 
 def _not_sent(error: Exception, context: StatementTelemetryContext, *_: object) -> bool:
-    context.errors += 1
+    context._errors += 1
     return False
+
+
+def _no_number(error: Exception, context: StatementTelemetryContext, *_: object) -> int | None:
+    context._errors += 1
+    return None
 
 
 class _OfSession(Struct):
@@ -43,15 +50,21 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     out of the event and counted in `errors`. A context manager: leaving the block records the exception that
     leaves with it, if any, and emits.
 
+    Events of CREATE_SESSION and DELETE_SESSION are about no statement: they carry no statement's id.
+
     Attributes:
         session: the connection's context.
-        statement_id: ties the events of a statement together; a UUID unless the driver sets its own.
+        statement_id: ties the events of a statement together; a UUID unless the driver sets its own. Set to None, it
+            says that there is no statement.
         statement_type, operation_type, result_format: see the enums of `adbc_telemetry.schema`.
         is_internal_call: made by the driver itself and not for the user.
         is_compressed: whether the result came compressed; the session's default unless set.
         retry_count: how often the driver tried again.
         chunk_id: the chunk that an error was about.
-        errors: how many facts could not be recorded.
+        errors: how many facts could not be recorded, or are set to what is none of the wire's types.
+
+    Raises:
+        TypeError: `session` is no `TelemetrySessionContext`.
     """
 
     # Without the garbage collector's tracking (gc=False): it refers to its session, enums and plain values, and
@@ -64,8 +77,10 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     is_compressed: bool | None = None
     retry_count: int | None = None
     chunk_id: int | None = None
-    errors: int = 0
-    _id: str | int = field(default_factory=next_number)  # the number of an id that nobody has asked for yet
+    _errors: int = 0
+    _id: str | int | None = field(
+        default_factory=next_number
+    )  # the number of an id that nobody has asked for yet
     _error_name: str | None = None
     _start_ns: int = 0
     _execute_complete_ns: int | None = None
@@ -87,11 +102,18 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     def __post_init__(self) -> None:
         session = self.session
+        if type(session) is not TelemetrySessionContext:
+            _check(session)
         if self.result_format is None:
             self.result_format = session.default_result_format
         if self.is_compressed is None:
             self.is_compressed = session.default_compression_enabled
         self._start_ns = monotonic_ns()
+
+    @property
+    def errors(self) -> int:
+        """How many facts could not be recorded, or are none."""
+        return self._errors + self._count_odd_facts()
 
     @property
     def statement_id(self) -> str:
@@ -102,8 +124,12 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         return self._id  # type: ignore[return-value]
 
     @statement_id.setter
-    def statement_id(self, statement_id: str) -> None:
-        self._id = statement_id
+    def statement_id(self, statement_id: str | None) -> None:
+        text = as_text(statement_id)
+        if text is None and statement_id is not None:
+            self._errors += 1
+        else:
+            self._id = text
 
     def record_execute_complete(self) -> None:
         """The server has accepted or finished the statement."""
@@ -146,7 +172,6 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
             raise ValueError("not a latency")
         record(latency)
 
-    @contained(_count_error)
     def set_chunk_details(
         self,
         *,
@@ -158,12 +183,21 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     ) -> None:
         """What a driver that keeps its own count of chunks knows; beats what `record_chunk` has added up."""
         self._chunk_overrides = {
-            "total_chunks_present": _whole(total_chunks_present),
-            "total_chunks_iterated": _whole(total_chunks_iterated),
-            "initial_chunk_latency_millis": _whole(initial_chunk_latency_ms),
-            "slowest_chunk_latency_millis": _whole(slowest_chunk_latency_ms),
-            "sum_chunks_download_time_millis": _whole(sum_chunks_download_time_ms),
+            "total_chunks_present": self._whole(total_chunks_present, _INT32),
+            "total_chunks_iterated": self._whole(total_chunks_iterated, _INT32),
+            "initial_chunk_latency_millis": self._whole(initial_chunk_latency_ms, _LIMIT),
+            "slowest_chunk_latency_millis": self._whole(slowest_chunk_latency_ms, _LIMIT),
+            "sum_chunks_download_time_millis": self._whole(sum_chunks_download_time_ms, _LIMIT),
         }
+
+    @contained(_no_number)
+    def _whole(self, number: float | None, limit: float) -> int | None:
+        if number is None:
+            return None
+        whole = int(number)
+        if not -limit < whole < limit:
+            raise ValueError("more than the wire takes")
+        return whole
 
     @contained(_count_error)
     def record_error(self, exception: BaseException) -> None:
@@ -214,5 +248,6 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         self.emit()
 
 
-def _whole(number: float | None) -> int | None:
-    return None if number is None else int(number)
+def _check(session: object) -> None:
+    if not isinstance(session, TelemetrySessionContext):
+        raise TypeError(f"session must be a TelemetrySessionContext, not {type(session).__name__}")

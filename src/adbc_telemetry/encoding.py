@@ -56,10 +56,10 @@ class _WireLog(Struct, frozen=True, omit_defaults=True, gc=False):
     entry: _WireEntry | None = None
 
 
-class StatementSqlLog(Struct, frozen=True, omit_defaults=True, gc=False):
+class StatementSqlLog(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What `OssSqlDriverTelemetryLog` says of the statement; never empty, since it has taken some time."""
 
-    sql_statement_id: str
+    sql_statement_id: str | None = None
     sql_operation: SqlExecutionEvent
     operation_latency_ms: int
     error_info: DriverErrorInfo | None = None

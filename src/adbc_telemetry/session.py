@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
 
 from msgspec import Struct
 from msgspec.structs import force_setattr
@@ -15,10 +16,13 @@ from adbc_telemetry.schema import (
     DriverSystemConfiguration,
     ExecutionResultFormat,
 )
+from adbc_telemetry.wiretypes import as_flag, as_member, as_message, as_text, as_whole
 
 
 class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     """What all events of a connection share. Immutable, so that it is encoded once and not once an event.
+
+    What is none of the wire's types is left out of the events.
 
     Attributes:
         session_id: ties the events of a connection together.
@@ -30,6 +34,7 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
         default_compression_enabled: whether results come compressed, of statements that do not say.
         client: where events go; without one, `emit` does nothing.
         user_agent: the driver and its version, as it calls itself over HTTP.
+        errors: how many of these are left out, or not told whole, since they are none of the wire's types.
     """
 
     session_id: str | None = None
@@ -41,11 +46,19 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     default_compression_enabled: bool | None = None
     client: TelemetryClientProtocol | None = None
     user_agent: str | None = None
+    errors: int = 0
     # What takes statements in their logs' place, for a client of ours; None where the client is to get logs.
     _take_statement: Callable[[Any], None] | None = None
 
     def __post_init__(self) -> None:
         force_setattr(self, "_take_statement", _statement_taker_of(self.client))
+        errors = 0
+        for name, read in _READERS.items():
+            told = getattr(self, name)
+            if told is not None and (kept := read(told)) is not told:
+                force_setattr(self, name, kept)
+                errors += 1
+        force_setattr(self, "errors", errors)
 
     def wire_part(self) -> SessionPart:
         """See `encoding.Session`."""
@@ -53,6 +66,17 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
             self.session_id, self.system_configuration, self.driver_connection_params, self.auth_type
         )
 
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "session_id": as_text,
+    "workspace_id": as_whole,
+    "auth_type": as_text,
+    "system_configuration": partial(as_message, DriverSystemConfiguration),
+    "driver_connection_params": partial(as_message, DriverConnectionParameters),
+    "default_result_format": partial(as_member, ExecutionResultFormat),
+    "default_compression_enabled": as_flag,
+    "user_agent": as_text,
+}
 
 _client_class: type[Any] | None = None
 _enqueue: object = None

@@ -7,9 +7,10 @@ the facts of the statement in the log's place. Any other client is handed the lo
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from time import monotonic_ns
-from typing import Final
+from typing import Any, ClassVar, Final
 
 from msgspec import Struct
 
@@ -31,9 +32,25 @@ from adbc_telemetry.schema import (
     TelemetryFrontendLog,
 )
 from adbc_telemetry.session import TelemetrySessionContext
+from adbc_telemetry.wiretypes import INT64, as_flag, as_member, as_whole
 
 # What stands in JSON as it is.
 _PLAIN_TEXT: Final = re.compile(r"[\w.:/ -]*", re.ASCII)
+
+# Events of these are about no statement, and name none: else each would count as one.
+_BEGIN: Final = OperationType.CREATE_SESSION
+_END: Final = OperationType.DELETE_SESSION
+
+# The facts that a driver sets as it likes, and what each is as the wire's type.
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "statement_type": partial(as_member, StatementType),
+    "operation_type": partial(as_member, OperationType),
+    "result_format": partial(as_member, ExecutionResultFormat),
+    "is_internal_call": as_flag,
+    "is_compressed": as_flag,
+    "retry_count": as_whole,
+    "chunk_id": as_whole,
+}
 
 
 class LoggedStatement:
@@ -44,6 +61,8 @@ class LoggedStatement:
 
     __slots__ = ()
 
+    _sound: ClassVar[bool] = False  # whether it is known that all its facts are of the wire's types
+
     session: TelemetrySessionContext
     statement_type: StatementType | None
     operation_type: OperationType | None
@@ -52,7 +71,7 @@ class LoggedStatement:
     is_internal_call: bool = False
     retry_count: int | None = None
     chunk_id: int | None = None
-    _id: str | int  # the number of an id that nobody has asked for yet
+    _id: str | int | None  # the number of an id that nobody has asked for yet
     _event_number: int = 0  # of the event's id, where the statement's is no number
     _error_name: str | None
     # By the monotonic clock.
@@ -71,8 +90,8 @@ class LoggedStatement:
     _chunk_overrides: dict[str, int | None] | None = None
 
     @property
-    def statement_id(self) -> str:
-        """Ties the events of a statement together."""
+    def statement_id(self) -> str | None:
+        """Ties the events of a statement together; None of an event that is about none."""
         number = self._id
         return id_of(number) if type(number) is int else number  # type: ignore[return-value]
 
@@ -91,32 +110,55 @@ class LoggedStatement:
         polls = self._poll_count
         has_chunks = self._chunk_count or self._chunk_overrides is not None
         session = self.session
-        # By position, which takes two thirds of the time that names take: this is done for each event.
+        kind, operation, result = self.statement_type, self.operation_type, self.result_format
+        internal, compressed = self.is_internal_call, self.is_compressed
+        retry, chunk = self.retry_count, self.chunk_id
+        # Spelled out, since a call would cost more than all of it: this is done for each event.
+        if not self._sound and not (
+            (type(kind) is StatementType or kind is None)
+            and (type(operation) is OperationType or operation is None)
+            and (type(result) is ExecutionResultFormat or result is None)
+            and (internal is False or internal is True)
+            and (compressed is None or compressed is True or compressed is False)
+            and (retry is None or (type(retry) is int and -INT64 <= retry < INT64))
+            and (chunk is None or (type(chunk) is int and -INT64 <= chunk < INT64))
+        ):
+            kind, operation, result, internal, compressed, retry, chunk = self._sound_facts()
+        # By position, which takes two thirds of the time that names take.
         return OssSqlDriverTelemetryLog(
             session.session_id,
-            self.statement_id,
+            None if operation is _BEGIN or operation is _END else self.statement_id,
             session.system_configuration,
             session.driver_connection_params,
             session.auth_type,
             None,
             SqlExecutionEvent(
-                self.statement_type,
-                self.is_compressed,
-                self.result_format,
-                self.chunk_id,
-                self.retry_count,
+                kind,
+                compressed,
+                result,
+                chunk,
+                retry,
                 self._chunk_details() if has_chunks else None,
                 latency,
                 OperationDetail(
                     polls or None,
                     int(self._poll_sum_ms) if polls else None,
-                    self.operation_type,
-                    self.is_internal_call,
+                    operation,
+                    internal,
                 ),
             ),
             None if self._error_name is None else DriverErrorInfo(self._error_name),
             (end - start) // 1_000_000,
         )
+
+    def _count_odd_facts(self) -> int:
+        told = ((getattr(self, name), read) for name, read in _READERS.items())
+        return sum(value is not None and read(value) is None for value, read in told)
+
+    def _sound_facts(self) -> tuple[Any, ...]:
+        """The facts that a driver sets, in the order of `_READERS`, without those that are none."""
+        told = ((getattr(self, name), read) for name, read in _READERS.items())
+        return tuple(None if value is None else read(value) for value, read in told)
 
     def frontend_log(self) -> TelemetryFrontendLog:
         """The event, once it is emitted."""
@@ -131,20 +173,28 @@ class LoggedStatement:
     def shape(self) -> tuple[object, ...] | None:
         """See `encoding.Statement`."""
         retry, chunk, statement_id = self.retry_count, self.chunk_id, self._id
-        kind, operation, result = self.statement_type, self.operation_type, self.result_format
+        internal, compressed = self.is_internal_call, self.is_compressed
         if self._chunk_overrides is not None:
+            return None
+        if retry is not None and not (type(retry) is int and -INT64 <= retry < INT64):
+            return None
+        if chunk is not None and not (type(chunk) is int and -INT64 <= chunk < INT64):
             return None
         own_id = type(statement_id) is int
         if not own_id and not _PLAIN_TEXT.fullmatch(statement_id):  # type: ignore[arg-type]
             return None
         return (
             own_id,
-            # Not the members: an Enum's hash takes a call of Python each.
-            kind and kind._value_,
-            operation and operation._value_,
-            result and result._value_,
-            self.is_internal_call,
-            self.is_compressed,
+            # Not the members: an Enum's hash takes a call of Python each. Nor their values: what is no member may have
+            # the same. A member lives for ever, so its id is no other's; `wire_log` refuses what is no member.
+            id(self.statement_type),
+            id(self.operation_type),
+            id(self.result_format),
+            # Not themselves: 1 is equal to True.
+            internal is True,
+            internal is False,
+            compressed is True,
+            compressed is False,
             self._error_name,
             retry is None,
             chunk is None,
@@ -160,6 +210,13 @@ class LoggedStatement:
             blanks
         )
         polls, polls_ms, latency = rest
+        kind, operation, result, internal, compressed, _, _ = self._sound_facts()
+        if (
+            kind is not self.statement_type
+            or operation is not self.operation_type
+            or result is not self.result_format
+        ):
+            raise TypeError("not a member of the wire's enum: this one has no template")  # see `shape`
         is_ready = self._first_batch_ns is not None or self._execute_complete_ns is not None
         is_consumed = self._results_consumed_ns is not None
         return StatementLog(
@@ -167,11 +224,15 @@ class LoggedStatement:
             FrontendLogContext(client_context=TelemetryClientContext(timestamp_millis=time)),
             StatementEntry(
                 StatementSqlLog(
-                    sql_statement_id=id_of(number) if isinstance(self._id, int) else str(text),
+                    sql_statement_id=None
+                    if operation is _BEGIN or operation is _END
+                    else id_of(number)
+                    if isinstance(self._id, int)
+                    else str(text),
                     sql_operation=SqlExecutionEvent(
-                        statement_type=self.statement_type,
-                        is_compressed=self.is_compressed,
-                        execution_result=self.result_format,
+                        statement_type=kind,
+                        is_compressed=compressed,
+                        execution_result=result,
                         chunk_id=None if self.chunk_id is None else chunk,
                         retry_count=None if self.retry_count is None else retries,
                         chunk_details=ChunkDetails(
@@ -191,8 +252,8 @@ class LoggedStatement:
                         operation_detail=OperationDetail(
                             n_operation_status_calls=polls if self._poll_count else None,
                             operation_status_latency_millis=polls_ms if self._poll_count else None,
-                            operation_type=self.operation_type,
-                            is_internal_call=self.is_internal_call,
+                            operation_type=operation,
+                            is_internal_call=internal,
                         ),
                     ),
                     operation_latency_ms=latency,
@@ -257,6 +318,8 @@ class StatementRecord(Struct, LoggedStatement, eq=False, gc=False, frozen=True):
 
     # Without the garbage collector's tracking (gc=False): it refers to its session, enums and plain values, and
     # nothing of those refers to it.
+
+    _sound: ClassVar[bool] = True
 
     session: TelemetrySessionContext
     _id: int
