@@ -38,6 +38,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import psutil  # type: ignore[import-untyped]
 from soak_server import FAULTS
 
@@ -458,8 +459,7 @@ def behave_as_child(
                 life.client.close()
         for life in lives:
             stats = life.client.stats()
-            counts = {field: getattr(stats, field) for field in stats.__struct_fields__}
-            report[life.key] = {"sent": life.sent, "stats": counts}
+            report[life.key] = {"sent": life.sent, "stats": msgspec.to_builtins(stats)}
     except BaseException as error:  # noqa: BLE001 - told to the parent
         report = {"error": f"{type(error).__name__}: {error}"}
     finally:

@@ -205,6 +205,21 @@ def test_an_export_that_its_deadline_cut_short_is_no_failure(clock: Clock) -> No
     assert exporter.state is CLOSED
 
 
+@pytest.mark.parametrize("empty", [[], (), None])
+def test_an_empty_batch_touches_neither_the_circuit_nor_the_endpoint(clock: Clock, empty: Any) -> None:
+    endpoint = Endpoint()
+    exporter = guarded(endpoint)
+    fail(exporter, endpoint, 2)
+    assert exporter.export(empty).outcome is ExportOutcome.DELIVERED
+    fail(exporter, endpoint, 1)
+    assert exporter.state is OPEN, "an empty batch has started the count anew"
+    clock.now += 10
+    for _ in range(2):
+        assert exporter.export(empty).outcome is ExportOutcome.DELIVERED
+    assert exporter.state is OPEN, "an empty batch was a probe"
+    assert endpoint.calls == 3
+
+
 @pytest.mark.parametrize(
     "jump", [datetime_module.timedelta(days=-3650), datetime_module.timedelta(days=3650)]
 )

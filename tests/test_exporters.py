@@ -4,21 +4,37 @@ from __future__ import annotations
 
 import json
 import os
+import sqlite3
 import ssl
 import stat
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from adbc_telemetry import (
+    CircuitBreaker,
+    CircuitBreakerManager,
+    CircuitBreakerTelemetryExporter,
+    DatabricksTelemetryExporter,
     ExportOutcome,
+    ExportResult,
     InMemoryTelemetryExporter,
     JsonLinesTelemetryExporter,
+    OtlpTelemetryExporter,
+    TelemetryClient,
+    TelemetryClientManager,
+    TelemetryConfiguration,
     TelemetryExporter,
+    install,
+    instrument,
     is_terminal_error,
 )
+from adbc_telemetry.feature_flags import FeatureFlags
+from adbc_telemetry.testing import BrokenExporter, CapturingExporter, GatedExporter
 from support.logs import ids_of, make_log, make_logs
+from support.server import TelemetryServer
 
 
 def test_the_memory_exporter_keeps_what_it_gets() -> None:
@@ -63,6 +79,123 @@ def test_a_closed_exporter_writes_nothing(tmp_path: Path) -> None:
     exporter.close()
     assert exporter.export([make_log()]).outcome is ExportOutcome.CANCELLED
     assert not os.path.exists(tmp_path / "f")
+
+
+# An empty batch is no export.
+
+
+@pytest.mark.parametrize("empty", [[], (), None])
+@pytest.mark.parametrize("closed", [False, True])
+def test_an_empty_batch_is_delivered_without_a_word_to_anybody(
+    empty: Any, closed: bool, server: TelemetryServer, tmp_path: Path
+) -> None:
+    config = TelemetryConfiguration(request_timeout_ms=5_000)
+    memory, captured = InMemoryTelemetryExporter(), CapturingExporter()
+    exporters: list[TelemetryExporter] = [
+        DatabricksTelemetryExporter(server.url, config),
+        OtlpTelemetryExporter(server.url),
+        JsonLinesTelemetryExporter(tmp_path / "f"),
+        CircuitBreakerTelemetryExporter(BrokenExporter(), "host"),
+        BrokenExporter(),
+        GatedExporter(),
+        memory,
+        captured,
+    ]
+    for exporter in exporters:
+        if closed and not isinstance(exporter, BrokenExporter):
+            exporter.close()
+        result = exporter.export(empty)
+        assert (result.outcome, result.delivered, result.rejected) == (ExportOutcome.DELIVERED, 0, 0), (
+            exporter
+        )
+        assert bool(result)
+        if not isinstance(exporter, BrokenExporter):
+            exporter.close()
+    assert server.requests == []
+    assert list(tmp_path.iterdir()) == []
+    assert memory.batches == captured.logs == []
+
+
+def test_an_outcome_may_be_given_by_position() -> None:
+    assert ExportResult(ExportOutcome.FAILED) == ExportResult(outcome=ExportOutcome.FAILED)
+    assert ExportResult(ExportOutcome.DELIVERED, delivered=3)
+    assert not ExportResult(ExportOutcome.REJECTED, reason="HTTP 400")
+
+
+# What is missing or wrong is told when the exporter is made.
+
+
+class _WithoutClose:
+    def export(self, logs: object, *, deadline: float | None = None) -> ExportResult:
+        return ExportResult(ExportOutcome.DELIVERED)
+
+
+class _WithoutExport:
+    def close(self) -> None:
+        pass
+
+
+WELL = TelemetryConfiguration()
+ILL = TelemetryConfiguration(batch_size=0)
+MEMORY = InMemoryTelemetryExporter()
+WRONG: dict[str, Callable[..., object]] = {
+    "no host and no configuration": lambda _: DatabricksTelemetryExporter(_, _),
+    "no host": lambda _: DatabricksTelemetryExporter(_, WELL),
+    "no configuration": lambda _: DatabricksTelemetryExporter("host", _),
+    "no configuration of flags": lambda _: FeatureFlags("host", _),
+    "no inner exporter": lambda _: CircuitBreakerTelemetryExporter(_, "host"),
+    "no host of a breaker": lambda _: CircuitBreakerTelemetryExporter(MEMORY, _),
+    "no path": lambda _: JsonLinesTelemetryExporter(_),
+    "no client's configuration": lambda _: TelemetryClient("host", _),
+    "no client's host": lambda _: TelemetryClient(_, WELL),
+    "no lease's host": lambda _: TelemetryClientManager.get_instance().acquire(_, WELL),
+    "no lease's configuration": lambda _: TelemetryClientManager.get_instance().acquire("host", _),
+    "no breaker's host": lambda _: CircuitBreakerManager.get_instance().get_circuit_breaker(_),
+}
+
+
+@pytest.mark.parametrize("nothing", [None, object(), 7])
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_missing_is_told_when_it_is_made(what: str, nothing: Any) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        WRONG[what](nothing)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: CircuitBreakerTelemetryExporter(_WithoutClose(), "host"),  # type: ignore[arg-type]
+        lambda: CircuitBreakerTelemetryExporter(_WithoutExport(), "host"),  # type: ignore[arg-type]
+        lambda: CircuitBreakerTelemetryExporter(InMemoryTelemetryExporter, "host"),  # type: ignore[arg-type]
+        lambda: CircuitBreakerTelemetryExporter(MEMORY, ""),
+        lambda: CircuitBreakerTelemetryExporter(MEMORY, "host", object()),  # type: ignore[arg-type]
+        lambda: CircuitBreakerTelemetryExporter(MEMORY, "host", ILL),
+        lambda: CircuitBreaker("fast"),  # type: ignore[arg-type]
+        lambda: CircuitBreaker(ILL),
+        lambda: DatabricksTelemetryExporter("", WELL),
+        lambda: DatabricksTelemetryExporter("host", ILL),
+        lambda: DatabricksTelemetryExporter("host", WELL, auth="token"),  # type: ignore[arg-type]
+        lambda: OtlpTelemetryExporter("otlp.example", headers=["a: b"]),  # type: ignore[arg-type]
+        lambda: JsonLinesTelemetryExporter(""),
+        lambda: JsonLinesTelemetryExporter("a\0b"),
+        lambda: TelemetryClient("host", WELL, exporter=InMemoryTelemetryExporter),  # type: ignore[arg-type]
+        lambda: TelemetryClientManager.get_instance().acquire("host", WELL, exporter="x"),  # type: ignore[arg-type]
+        lambda: instrument(sqlite3.Connection, exporter="x"),  # type: ignore[arg-type]
+        lambda: install(exporter=InMemoryTelemetryExporter),  # type: ignore[arg-type]
+    ],
+)
+def test_what_is_wrong_is_told_when_it_is_made(make: Callable[[], object]) -> None:
+    with pytest.raises((TypeError, ValueError)):
+        make()
+
+
+def test_a_second_lease_of_a_host_is_as_strict_as_the_first() -> None:
+    manager = TelemetryClientManager.get_instance()
+    with manager.acquire("host", WELL):
+        for wrong in ({"config": None}, {"config": WELL, "exporter": object()}):
+            with pytest.raises(TypeError):
+                manager.acquire("host", **wrong)  # type: ignore[arg-type]
+        assert manager.ref_count("host") == 1
 
 
 class _WithStatus(Exception):

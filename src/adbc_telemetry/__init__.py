@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from adbc_telemetry.hosts import normalize_host
     from adbc_telemetry.instrument import install, instrument, uninstall
     from adbc_telemetry.manager import TelemetryClientLease, TelemetryClientManager
-    from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
+    from adbc_telemetry.protocols import ClientStats, Failure, NoopTelemetryClient, TelemetryClientProtocol
     from adbc_telemetry.session import TelemetrySessionContext
 
 # A driver that imports this and never turns telemetry on has imported next to nothing.
@@ -39,6 +39,7 @@ _LAZY = {
     "DatabricksTelemetryExporter": "export.databricks",
     "ExportOutcome": "export.base",
     "ExportResult": "export.base",
+    "Failure": "protocols",
     "InMemoryTelemetryExporter": "export.memory",
     "JsonLinesTelemetryExporter": "export.jsonlines",
     "NoopTelemetryClient": "protocols",
@@ -67,6 +68,7 @@ __all__ = [
     "DatabricksTelemetryExporter",
     "ExportOutcome",
     "ExportResult",
+    "Failure",
     "InMemoryTelemetryExporter",
     "JsonLinesTelemetryExporter",
     "NoopTelemetryClient",

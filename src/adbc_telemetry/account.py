@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from adbc_telemetry.counter import AtomicCounter
 from adbc_telemetry.export.base import ExportOutcome, Settlement
-from adbc_telemetry.protocols import ClientStats
+from adbc_telemetry.protocols import ClientStats, Failure
 
 
 class Account:
@@ -51,8 +51,24 @@ class Account:
         self._left_at_close += count - spooled
         self._spooled += spooled
 
+    def drops(self) -> dict[str, int]:
+        """How many events were dropped, by the reason in words. Without the client's lock: each number by itself."""
+        return {
+            "dropped: the queue was full": self.dropped_full.value(),
+            "dropped: the circuit was open": self._dropped_open,
+            "dropped: the client was closed": self.dropped_closed.value() + self._left_at_close,
+        }
+
     def stats(
-        self, *, taken: int, queued: int, in_flight: int, replayed: int, spool_lost: int, spool_errors: int
+        self,
+        *,
+        taken: int,
+        queued: int,
+        in_flight: int,
+        replayed: int,
+        spool_lost: int,
+        further_errors: int,
+        last_failure: Failure | None,
     ) -> ClientStats:
         """All counts; `taken` events have left the queue to be sent, or at its close."""
         full, closed = self.dropped_full.value(), self.dropped_closed.value()
@@ -68,7 +84,8 @@ class Account:
             queued=queued,
             in_flight=in_flight,
             exports=self._exports,
-            errors=self.errors.value() + spool_errors,
+            errors=self.errors.value() + further_errors,
             replayed=replayed,
             spool_lost=spool_lost,
+            last_failure=last_failure,
         )

@@ -27,17 +27,20 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from adbc_telemetry.account import Account
-from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.counter import AtomicCounter
+from adbc_telemetry.diagnostics import Diagnostics
 from adbc_telemetry.export.auth import Auth
 from adbc_telemetry.export.base import (
     ExportOutcome,
     ExportResult,
     Settlement,
     TelemetryExporter,
+    checked_exporter,
     close_contained,
     expire,
     export_contained,
+    failed_export,
     interrupt,
     takes_statements,
 )
@@ -75,6 +78,15 @@ _REST_SECONDS: Final = 0.05
 _CROWD_BATCHES: Final = 10  # ... unless so many have come meanwhile, or a tenth of what the queue holds.
 _NOTHING_IN_FLIGHT: Final = -1  # a goal of barriers
 _LONGEST_WAIT_SECONDS: Final = 100_000_000.0
+
+# What is said of an export that has not gone well, where its exporter gives no reason.
+_NO_REASON: Final = {
+    ExportOutcome.DELIVERED: "events were refused",
+    ExportOutcome.REJECTED: "the export was refused",
+    ExportOutcome.FAILED: "the export has failed",
+    ExportOutcome.DROPPED: "the circuit is open",
+    ExportOutcome.CANCELLED: "the export was cancelled",
+}
 
 
 # What waits in the queue: a log, or the statement that its log will be built from.
@@ -141,15 +153,11 @@ class TelemetryClient:
         exporter: TelemetryExporter | None = None,
         auth: Auth | None = None,
     ) -> None:
-        if not isinstance(config, TelemetryConfiguration):
-            raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
-        problems = config.validate()
-        if problems:
-            raise ValueError("; ".join(problems))
-        if exporter is not None and not isinstance(exporter, TelemetryExporter):
-            raise TypeError(f"exporter must have export() and close(), not be a {type(exporter).__name__}")
+        self._config = checked_config(config)
+        if exporter is not None:
+            checked_exporter(exporter)
         self._host = normalize_host(host)
-        self._config = config
+        self._diagnostics = Diagnostics(self._host)
         self._exporter = _chain(self._host, config, exporter, auth)
         # What the exporter gets of a batch: see `statement`.
         self._prepared: Callable[[Sequence[Any]], Sequence[Any]] = (
@@ -165,7 +173,7 @@ class TelemetryClient:
         self._spool: Spool | None = None
         self._replay: Replay | None = None
         if self._enabled and config.spool_dir is not None:
-            self._spool = Spool(config.spool_dir, self._host, config.spool_max_bytes)
+            self._spool = Spool(config.spool_dir, self._host, config.spool_max_bytes, self._diagnostics)
             self._replay = Replay(self._spool, self._exporter, self._batch_size, self._interval)
         self._state = _State.OPEN if self._enabled else _State.DISABLED
         self._start()
@@ -177,6 +185,9 @@ class TelemetryClient:
         """Everything that changes, as it is in a new client, and in a forked child's."""
         self._queue: deque[_Event] = deque()
         self._account = Account()
+        self._diagnostics.reset()
+        self._failed_exports = 0  # in a row; the sender's alone
+        self._earlier_errors = self._errors_of_exporter()  # of another client, say
         # Guards all below. Reentrant, since a signal handler may flush while its thread does. Nobody waits for
         # anything with it, and nothing that is not ours is called with it.
         self._lock = RLock()
@@ -213,7 +224,8 @@ class TelemetryClient:
         """The parent delivers its events; the child starts with none."""
         if self._state is _State.CLOSING:  # by a thread of the parent, which the child does not have
             self._state = _State.CLOSED
-        if self._replay is not None:
+        if self._spool is not None and self._replay is not None:
+            self._spool.after_fork_in_child()
             self._replay.after_fork_in_child()
         self._start()
         if self._state is _State.CLOSED:
@@ -348,7 +360,7 @@ class TelemetryClient:
             self._deadline = deadline
         if self._replay is not None:
             self._replay.begin_close(deadline)
-        expire(self._exporter, deadline)
+        expire(self._exporter, deadline, self._account.errors)
 
     def finish_close(self, deadline: float | None = None) -> None:
         """Wait for what `begin_close` has begun, until its deadline, and put the rest into the account.
@@ -382,7 +394,7 @@ class TelemetryClient:
             self._flush_goal = self._taken  # no further batch is begun
         if self._replay is not None:
             self._replay.stop()
-        close_contained(self._exporter)  # cancels a request that is under way
+        close_contained(self._exporter, self._account.errors)  # cancels a request that is under way
         self._wait_at(self._raise_barrier(nothing_in_flight=True), grace)
         with self._lock:
             abandoned, self._under_way = self._under_way, []  # by an exporter that does not let go
@@ -399,6 +411,9 @@ class TelemetryClient:
             self._complete = in_time
             self._state = _State.CLOSED
             self._sweep()
+        if abandoned:
+            self._diagnostics.failed(None, "an export did not end in time")
+        self._tell_drops(last=True)
         self._open_barriers()
         if self._threads is not None:
             self._threads.wake(self)  # to be forgotten
@@ -411,13 +426,17 @@ class TelemetryClient:
                 self._sweep()
             spool, replay = self._spool, self._replay
             refused = 0 if replay is None else replay.refused
+            further_errors = self._errors_of_exporter() - self._earlier_errors
+            if spool is not None and replay is not None:
+                further_errors += spool.errors + replay.errors.value()
             return self._account.stats(
                 taken=self._taken,
                 queued=len(self._queue),
                 in_flight=self._in_flight,
                 replayed=0 if replay is None else replay.delivered,
                 spool_lost=refused if spool is None else refused + spool.dropped,
-                spool_errors=0 if spool is None else spool.errors,
+                further_errors=further_errors,
+                last_failure=self._diagnostics.last_failure,
             )
 
     def run_soon(self, job: Callable[[], object]) -> bool:
@@ -498,19 +517,23 @@ class TelemetryClient:
             return
         began = time.monotonic()
         logs: Sequence[Any] = batch
-        result = ExportResult(outcome=ExportOutcome.FAILED)
+        result = ExportResult(ExportOutcome.FAILED)
         try:
             logs = self._prepared(batch)
             with self._lock:
                 self._under_way = logs if self._under_way else []
-            result = export_contained(self._exporter, logs, deadline)
+            result = export_contained(self._exporter, logs, deadline, self._account.errors)
+        except BaseException as error:  # a SystemExit of somebody's, which ends nothing in a thread of ours
+            self._account.errors.increment()
+            result = failed_export(error)
+            raise
         finally:
-            self._exported(result.settle(logs), result.outcome, time.monotonic() - began)
+            self._exported(result, result.settle(logs), time.monotonic() - began)
 
     def interrupt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
         self._interrupted = True
-        interrupt(self._exporter, long_waits_only)
+        interrupt(self._exporter, long_waits_only, self._account.errors)
 
     def _set_alarm(self, length: int) -> None:
         if self._state is _State.OPEN:
@@ -536,9 +559,9 @@ class TelemetryClient:
         self._taken += len(events)
         return events
 
-    def _exported(self, settlement: Settlement, outcome: ExportOutcome, seconds: float) -> None:
+    def _exported(self, result: ExportResult, settlement: Settlement, seconds: float) -> None:
         """Put a batch that is back into the account, and what was not sent of it where it may be sent later."""
-        unsent = settlement.unsent
+        unsent, outcome = settlement.unsent, result.outcome
         with self._lock:
             if not self._under_way:
                 return  # the close has given up on this batch and counted it
@@ -558,12 +581,43 @@ class TelemetryClient:
             to_spool = bool(unsent) and not kept and self._spool is not None
             if not to_spool:
                 self._settle(settlement, outcome, 0, kept)
+        # Before anybody who waits for this batch goes on to ask.
+        self._diagnose(result, settlement, kept)
         if to_spool:
             spooled = self._to_spool(unsent)
             with self._lock:
                 if self._state is not _State.CLOSED:  # else the close has waited long enough for the disk
                     self._settle(settlement, outcome, spooled, kept=False)
+        self._tell_drops()
         self._open_barriers()
+
+    def _diagnose(self, result: ExportResult, settlement: Settlement, kept: bool) -> None:
+        """Remember why a batch was not delivered, and tell when delivery begins to fail and when it works again."""
+        outcome, diagnostics = result.outcome, self._diagnostics
+        if outcome is ExportOutcome.DROPPED:
+            if diagnostics.last_failure is None:  # else that is what has opened the circuit
+                diagnostics.failed(result.reason, _NO_REASON[outcome])
+            return
+        went_wrong = settlement.rejected or (settlement.unsent and not kept)
+        reason = diagnostics.failed(result.reason, _NO_REASON[outcome]) if went_wrong else ""
+        # Events that are refused one by one say something about the events, not about the endpoint.
+        one_by_one = outcome is ExportOutcome.REJECTED and result.rejected >= settlement.rejected
+        if went_wrong and (result or one_by_one):
+            diagnostics.tell("refused", f"events were refused: {reason}")
+        elif went_wrong:
+            self._failed_exports += 1
+            diagnostics.tell("delivery", f"delivery fails: {reason}")
+        if result and self._failed_exports:
+            diagnostics.tell("recovery", f"delivery works again, after {self._failed_exports} failed exports")
+            self._failed_exports = 0
+
+    def _tell_drops(self, *, last: bool = False) -> None:
+        for what, count in self._account.drops().items():
+            self._diagnostics.tell_count(what, count, what, last=last)
+
+    def _errors_of_exporter(self) -> int:
+        exporter = self._exporter
+        return exporter.errors if isinstance(exporter, CircuitBreakerTelemetryExporter) else 0
 
     def _expect_more(self) -> None:
         """A full batch has been sent: the next gathers already, so that its first event need not wake the sender."""

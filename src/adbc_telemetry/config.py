@@ -114,6 +114,21 @@ class TelemetryConfiguration:
 _SETTINGS: Final = tuple(f.name for f in fields(TelemetryConfiguration) if f.init)
 
 
+def checked_config(config: TelemetryConfiguration) -> TelemetryConfiguration:
+    """`config`, if it is one and makes sense.
+
+    Raises:
+        TypeError: it is no `TelemetryConfiguration`.
+        ValueError: a setting makes no sense.
+    """
+    if not isinstance(config, TelemetryConfiguration):
+        raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
+    problems = config.validate()
+    if problems:
+        raise ValueError("; ".join(problems))
+    return config
+
+
 def opted_out(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the user said no in the environment: `DO_NOT_TRACK` or `DATABRICKS_TELEMETRY_ENABLED=false`."""
     do_not_track = str(_look_up(environ, "DO_NOT_TRACK") or "").strip().lower()

@@ -17,7 +17,7 @@ from urllib.parse import quote
 import msgspec
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.export.auth import Auth, checked_auth, credentials
 from adbc_telemetry.export.errors import HttpStatusError
 from adbc_telemetry.forking import fork_gate, renew_in_child
@@ -88,7 +88,7 @@ class FeatureFlags:
         version = package_version() if client_version is None else client_version
         names = f"{quote(client_name, safe='')}/{quote(version, safe='')}"
         self._path = f"/api/2.0/connector-service/feature-flags/{names}"
-        self._timeout = config.request_timeout_ms / 1000
+        self._timeout = checked_config(config).request_timeout_ms / 1000
         self._auth = checked_auth(self._host, auth)
         self._clock = clock
         self._flags: Mapping[str, str] = {}

@@ -6,6 +6,7 @@ Everything inside raises and propagates as usual; whatever would cross into the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -15,6 +16,12 @@ logger = logging.getLogger("adbc_telemetry")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+
+
+def log(message: str, *arguments: object) -> None:
+    """Write a line to the log, at DEBUG. A handler of the program's may raise; that goes no further."""
+    with contextlib.suppress(Exception):
+        logger.debug(message, *arguments)
 
 
 def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
@@ -31,7 +38,7 @@ def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable
                 return call(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the border
                 # Only the class: a message may hold what the host program would not want to see in a log.
-                logger.debug("telemetry error swallowed: %s", type(error).__name__)
+                log("telemetry error swallowed: %s", type(error).__name__)
                 return fallback(error, *args, **kwargs)
 
         return guarded

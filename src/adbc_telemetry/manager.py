@@ -17,9 +17,9 @@ import time
 from collections.abc import Mapping
 
 from adbc_telemetry.client import TelemetryClient
-from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.export.auth import Auth, checked_auth
-from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
@@ -134,6 +134,9 @@ class TelemetryClientManager:
         """
         name = normalize_host(host)
         checked_auth(name, auth)
+        checked_config(config)
+        if exporter is not None:
+            checked_exporter(exporter)
         while True:
             with self._lock:
                 holder = self._holders.get(name)

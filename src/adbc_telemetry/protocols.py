@@ -9,6 +9,18 @@ from msgspec import Struct
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 
+class Failure(Struct, frozen=True):
+    """Something that has gone wrong.
+
+    Attributes:
+        reason: what it was, in words without a host, a token or a payload; of an exception, the class's name.
+        age: how long ago it was, in seconds.
+    """
+
+    reason: str
+    age: float
+
+
 class ClientStats(Struct, frozen=True, kw_only=True):
     """The account of a client: where each event has got to.
 
@@ -29,12 +41,15 @@ class ClientStats(Struct, frozen=True, kw_only=True):
     exports: int = 0
     """Exports made so far, delivered or not."""
     errors: int = 0
-    """Exceptions swallowed at the border of the client, and times that the spool's disk said no."""
+    """Exceptions that ended at the border of the client, those of its exporter among them, and times that the spool's
+    disk said no."""
     replayed: int = 0
     """Events delivered from the spool, whichever process had left them there; not part of the account."""
     spool_lost: int = 0
     """Events in the spool, of any process, that this client has dropped to make room for newer ones, has found
     torn, or has seen refused; not part of the account either."""
+    last_failure: Failure | None = None
+    """The last thing that went wrong: an export, a log that could not be encoded, `auth`, the spool."""
 
     @property
     def lost(self) -> int:

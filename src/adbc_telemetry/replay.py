@@ -15,8 +15,10 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
+from adbc_telemetry.counter import AtomicCounter
 from adbc_telemetry.export.base import (
     ExportOutcome,
+    ExportResult,
     TelemetryExporter,
     export_contained,
     interrupt,
@@ -64,6 +66,7 @@ class Replay:
         self.is_suspect = False
         self.delivered = 0  # events found in the spool, whoever had left them there
         self.refused = 0
+        self.errors = AtomicCounter()
 
     def after_fork_in_child(self) -> None:
         """The segment stays the parent's; the child looks for its own."""
@@ -110,6 +113,10 @@ class Replay:
         pause: float | None = None  # after an error of the disk nothing is sent again: it could be sent twice
         try:
             pause = self._send_next(deadline)
+        except BaseException as error:
+            self._spool.failed("replayed", error)
+            self._spool.tell()
+            raise
         finally:
             with self._lock:
                 self._state = _State.WAITING
@@ -121,7 +128,7 @@ class Replay:
 
     def interrupt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
-        interrupt(self._exporter, long_waits_only)
+        interrupt(self._exporter, long_waits_only, self.errors)
 
     def _send_next(self, deadline: float | None) -> float:
         """Send a batch of the oldest segment; returns after how many seconds to go on.
@@ -134,7 +141,7 @@ class Replay:
             return _LOOK_SECONDS
         batch = segment.last(self._batch_size)
         began = time.monotonic()
-        result = export_contained(self._exporter, batch, deadline)
+        result = export_contained(self._exporter, batch, deadline, self.errors)
         seconds = time.monotonic() - began
         settlement = result.settle(batch)
         with self._lock:
@@ -143,12 +150,24 @@ class Replay:
         if settlement.unsent:
             self.is_suspect = result.outcome is not ExportOutcome.DROPPED
             self._put_back(segment, batch, settlement.unsent)
+            self._tell(result)
             return self._pause
         self.is_suspect = seconds > PROMPT_SECONDS
         self.usual_seconds = seconds
         if not segment.cut(len(batch)):
             self._segment = None
+        self._tell(result)
         return 0.0
+
+    def _tell(self, result: ExportResult) -> None:
+        """Remember why events of the spool were not taken, and log how many were."""
+        diagnostics = self._spool.diagnostics
+        # An export that was not tried, or was interrupted, says nothing: its events are still in the spool.
+        if result.outcome in (ExportOutcome.FAILED, ExportOutcome.REJECTED) or result.rejected:
+            reason = diagnostics.failed(result.reason, "events of the spool were not taken")
+            diagnostics.tell("spool delivery", f"delivery from the spool fails: {reason}")
+        diagnostics.tell_count("spool refused", self.refused, "of the spool refused")
+        diagnostics.tell_count("spool delivered", self.delivered, "of the spool delivered")
 
     def _put_back(
         self,

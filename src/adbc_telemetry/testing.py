@@ -22,7 +22,7 @@ from types import ModuleType, TracebackType
 from typing import Any, Final, NamedTuple
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult
 from adbc_telemetry.export.memory import InMemoryTelemetryExporter
 from adbc_telemetry.protocols import ClientStats
 from adbc_telemetry.schema import OssSqlDriverTelemetryLog, TelemetryFrontendLog
@@ -214,6 +214,8 @@ class CapturingExporter(_Captured):
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Keep `logs`; always delivered."""
+        if not logs:
+            return NOTHING_EXPORTED
         self._keep(logs)
         return ExportResult(outcome=ExportOutcome.DELIVERED, delivered=len(logs))
 
@@ -234,7 +236,9 @@ class BrokenExporter:
         self.calls = 0
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
-        """Raise."""
+        """Raise, unless there is nothing to export."""
+        if not logs:
+            return NOTHING_EXPORTED
         self.calls += 1
         raise self._error()
 
@@ -258,6 +262,8 @@ class GatedExporter(InMemoryTelemetryExporter):
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Wait at the gate, then keep `logs`; cancelled where it was closed meanwhile."""
+        if not logs:
+            return NOTHING_EXPORTED
         self.entered.set()
         self.gate.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
         if self.closed or not self.gate.is_set():

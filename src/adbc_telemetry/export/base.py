@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import Enum
-from typing import Protocol, runtime_checkable
+from typing import Any, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from adbc_telemetry.counter import AtomicCounter
 from adbc_telemetry.guard import contained
 from adbc_telemetry.schema import TelemetryFrontendLog
 
@@ -35,7 +36,7 @@ class Settlement(Struct, frozen=True):
     unsent: list[TelemetryFrontendLog]
 
 
-class ExportResult(Struct, frozen=True, kw_only=True):
+class ExportResult(Struct, frozen=True):
     """What became of a batch.
 
     `delivered` and `rejected` logs have reached their end one by one; `outcome` is that of the others (of all,
@@ -74,6 +75,10 @@ class ExportResult(Struct, frozen=True, kw_only=True):
         return self.outcome is ExportOutcome.DELIVERED
 
 
+NOTHING_EXPORTED: Final = ExportResult(ExportOutcome.DELIVERED)
+"""The answer to an empty batch. It says nothing about the other side, which is not asked."""
+
+
 @runtime_checkable
 class TelemetryExporter(Protocol):
     """Takes a batch somewhere. May be called from several threads; need not be fast; may raise."""
@@ -82,7 +87,7 @@ class TelemetryExporter(Protocol):
         """Deliver `logs`.
 
         Args:
-            logs: the batch, not empty.
+            logs: the batch. An empty one is delivered without a word to the other side.
             deadline: the `time.monotonic()` value by which the call has returned; None for no limit.
         """
         ...
@@ -92,19 +97,47 @@ class TelemetryExporter(Protocol):
         ...
 
 
-def failed_export(error: Exception, *_: object, **__: object) -> ExportResult:
+def checked_exporter(exporter: Any) -> TelemetryExporter:
+    """`exporter`, if it is one.
+
+    Raises:
+        TypeError: it has no `export` and `close` to call, or is a class.
+    """
+    if isinstance(exporter, type):
+        raise TypeError(f"exporter must be an instance, not the class {exporter.__name__}")
+    if not (callable(getattr(exporter, "export", None)) and callable(getattr(exporter, "close", None))):
+        raise TypeError(f"exporter must have export() and close(), not be a {type(exporter).__name__}")
+    return exporter  # type: ignore[no-any-return]
+
+
+def failed_export(error: BaseException, *_: object, **__: object) -> ExportResult:
     """What an export comes to that has raised."""
-    return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
+    return ExportResult(ExportOutcome.FAILED, reason=type(error).__name__)
 
 
-@contained(failed_export)
+def _counted_failure(
+    error: Exception, exporter: object, logs: object, deadline: object, errors: AtomicCounter
+) -> ExportResult:
+    errors.increment()
+    return failed_export(error)
+
+
+# The exceptions of an exporter of anybody's end here. `errors` counts them.
+
+
+@contained(_counted_failure)
 def export_contained(
-    exporter: TelemetryExporter, logs: Sequence[TelemetryFrontendLog], deadline: float | None
+    exporter: TelemetryExporter,
+    logs: Sequence[TelemetryFrontendLog],
+    deadline: float | None,
+    errors: AtomicCounter,
 ) -> ExportResult:
     """Export with an exporter of anybody's: an exception, or an answer that is none, is a failed export."""
     result = exporter.export(logs, deadline=deadline)
     if not isinstance(result, ExportResult):
         raise TypeError(f"export() must return an ExportResult, not {type(result).__name__}")
+    if not isinstance(result.outcome, ExportOutcome):
+        raise TypeError(f"outcome must be an ExportOutcome, not {type(result.outcome).__name__}")
     if not isinstance(result.delivered, int) or not isinstance(result.rejected, int):
         raise TypeError("delivered and rejected must be whole numbers")
     return result
@@ -119,23 +152,29 @@ def takes_statements(exporter: object) -> bool:
     return getattr(exporter, "takes_statements", False) is True
 
 
-@contained(lambda error, exporter, deadline: None)
-def expire(exporter: object, deadline: float) -> None:
+def _count(error: Exception, exporter: object, *arguments: object) -> None:
+    errors = arguments[-1]
+    assert isinstance(errors, AtomicCounter)
+    errors.increment()
+
+
+@contained(_count)
+def expire(exporter: object, deadline: float, errors: AtomicCounter) -> None:
     """Tell an exporter that everything under way has to be over by `deadline`, if it can be told."""
     notify = getattr(exporter, "expire", None)
     if notify is not None:
         notify(deadline)
 
 
-@contained(lambda error, exporter, long_waits_only: None)
-def interrupt(exporter: object, long_waits_only: bool) -> None:
+@contained(_count)
+def interrupt(exporter: object, long_waits_only: bool, errors: AtomicCounter) -> None:
     """Have the export under way end as cancelled, or only if it waits for a `Retry-After`, if it can be told."""
     notify = getattr(exporter, "interrupt", None)
     if notify is not None:
         notify(long_waits_only)
 
 
-@contained(lambda error, exporter: None)
-def close_contained(exporter: TelemetryExporter) -> None:
+@contained(_count)
+def close_contained(exporter: TelemetryExporter, errors: AtomicCounter) -> None:
     """Close an exporter of anybody's; an exception changes nothing any more."""
     exporter.close()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections import deque
 from datetime import datetime, timedelta, timezone
 from enum import Enum
 from typing import NoReturn
@@ -11,11 +12,13 @@ from typing import NoReturn
 import pybreaker
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.diagnostics import Diagnostics
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.native import RLock
 
 _SUCCESSES_TO_CLOSE = 2
+_KEPT_TRANSITIONS = 100
 
 
 class CircuitBreakerState(Enum):
@@ -49,10 +52,20 @@ class CircuitBreaker:
     `pybreaker` keeps the states and counts. It would hold its lock during the call that it guards, so exports ask
     for a permit before and report the outcome after. A permit is of the generation of its state: the outcome of
     an export that began before the last change of state says nothing about the new one.
+
+    Args:
+        config: its threshold and timeout; None for the defaults.
+        diagnostics: where the changes of state are told.
+
+    Raises:
+        TypeError, ValueError: `config` is no configuration, or makes no sense.
     """
 
-    def __init__(self, config: TelemetryConfiguration | None = None) -> None:
-        config = config or TelemetryConfiguration()
+    def __init__(
+        self, config: TelemetryConfiguration | None = None, diagnostics: Diagnostics | None = None
+    ) -> None:
+        config = TelemetryConfiguration() if config is None else checked_config(config)
+        self._diagnostics = diagnostics
         self._open_seconds = config.circuit_breaker_timeout_ms / 1000
         self._storage = _MonotonicStorage()
         self._breaker = pybreaker.CircuitBreaker(
@@ -66,6 +79,7 @@ class CircuitBreaker:
         self._generation = 0
         self._probing = False
         self._transitions: list[CircuitTransition] = []
+        self._untold: deque[CircuitTransition] = deque(maxlen=_KEPT_TRANSITIONS)
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -94,7 +108,9 @@ class CircuitBreaker:
             if self.state is CircuitBreakerState.OPEN or self._probing:
                 return None
             self._probing = self.state is CircuitBreakerState.HALF_OPEN
-            return Permit(self._generation)
+            permit = Permit(self._generation)
+        self._tell()
+        return permit
 
     def report(self, permit: Permit, success: bool | None) -> None:
         """How the export of `permit` went; None where it says nothing about the endpoint."""
@@ -107,12 +123,25 @@ class CircuitBreaker:
             elif success is not None:
                 with contextlib.suppress(_ExportFailed):  # pybreaker hands on what it has counted
                     self._breaker.call(_fail)
+        self._tell()
 
     def _changed(self, old: str, new: str) -> None:
         self._generation += 1
         self._probing = False
         transition = CircuitTransition(time.monotonic(), CircuitBreakerState(old), CircuitBreakerState(new))
-        self._transitions = [*self._transitions[-99:], transition]
+        self._transitions = [*self._transitions[1 - _KEPT_TRANSITIONS :], transition]
+        self._untold.append(transition)
+
+    def _tell(self) -> None:
+        """Log the changes of state. Not with the lock: the log's handlers are the program's."""
+        while self._untold:
+            try:
+                transition = self._untold.popleft()
+            except IndexError:
+                return  # another thread was faster
+            if self._diagnostics is not None:
+                old, new = transition.old.value, transition.new.value
+                self._diagnostics.tell(f"circuit {new}", f"circuit {old} -> {new}")
 
 
 class _ExportFailed(Exception):

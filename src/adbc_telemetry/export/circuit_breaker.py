@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.counter import AtomicCounter
+from adbc_telemetry.diagnostics import Diagnostics
 from adbc_telemetry.export.base import (
+    NOTHING_EXPORTED,
     ExportOutcome,
     ExportResult,
     TelemetryExporter,
+    checked_exporter,
     close_contained,
     expire,
     export_contained,
@@ -46,17 +50,19 @@ class CircuitBreakerManager:
         """The breaker of `host`, made by `config` (or the defaults) where there is none yet.
 
         Raises:
-            ValueError, TypeError: `host` names none.
+            ValueError, TypeError: `host` names none, or `config` is no configuration or makes no sense.
         """
         # pybreaker takes its time to load, and nobody needs it before there is a host.
         from adbc_telemetry.export.breaker import CircuitBreaker
 
         name = normalize_host(host)
+        if config is not None:
+            checked_config(config)
         with self._lock:
             breaker = self._breakers.get(name)
             if breaker is None:
                 # A signal handler may have made one meanwhile.
-                breaker = self._breakers.setdefault(name, CircuitBreaker(config))
+                breaker = self._breakers.setdefault(name, CircuitBreaker(config, Diagnostics(name)))
             return breaker
 
     def remove_circuit_breaker(self, host: str) -> None:
@@ -78,18 +84,20 @@ class CircuitBreakerTelemetryExporter:
     """Puts the breaker of `host` before another exporter.
 
     Every export that fails counts, by whatever error; one that its deadline cut short does not. While the
-    circuit is open nothing is asked of `inner`, and the outcome is `DROPPED`.
+    circuit is open nothing is asked of `inner`, and the outcome is `DROPPED`. An empty batch is no export.
 
     Raises:
-        ValueError, TypeError: `host` names none.
+        ValueError, TypeError: `inner` is no exporter, `host` names none, or `config` is no configuration or makes
+            no sense.
     """
 
     def __init__(
         self, inner: TelemetryExporter, host: str, config: TelemetryConfiguration | None = None
     ) -> None:
-        self._inner = inner
+        self._inner = checked_exporter(inner)
         self._host = normalize_host(host)
         self._breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(self._host, config)
+        self._errors = AtomicCounter()
 
     @property
     def host(self) -> str:
@@ -102,18 +110,25 @@ class CircuitBreakerTelemetryExporter:
         return self._breaker.state
 
     @property
+    def errors(self) -> int:
+        """How many exceptions of `inner` have ended here."""
+        return self._errors.value()
+
+    @property
     def takes_statements(self) -> bool:
         """See `export.base.takes_statements`."""
         return type(self) is CircuitBreakerTelemetryExporter and takes_statements(self._inner)
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Export through `inner` if the circuit lets it. Never raises."""
+        if not logs:
+            return NOTHING_EXPORTED
         permit = self._breaker.ask()
         if permit is None:
-            return ExportResult(outcome=ExportOutcome.DROPPED, reason="the circuit is open")
+            return ExportResult(ExportOutcome.DROPPED, reason="the circuit is open")
         success: bool | None = False
         try:
-            result = export_contained(self._inner, logs, deadline)
+            result = export_contained(self._inner, logs, deadline, self._errors)
             # Logs that were refused one by one say something about the logs, not about the endpoint.
             refused = result.outcome is ExportOutcome.REJECTED and result.rejected >= len(logs)
             cancelled = result.outcome is ExportOutcome.CANCELLED
@@ -124,12 +139,12 @@ class CircuitBreakerTelemetryExporter:
 
     def expire(self, deadline: float) -> None:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
-        expire(self._inner, deadline)
+        expire(self._inner, deadline, self._errors)
 
     def interrupt(self, long_waits_only: bool = False) -> None:
         """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
-        interrupt(self._inner, long_waits_only)
+        interrupt(self._inner, long_waits_only, self._errors)
 
     def close(self) -> None:
         """Close `inner`. The breaker stays, as long as the host's leases do."""
-        close_contained(self._inner)
+        close_contained(self._inner, self._errors)

@@ -12,7 +12,7 @@ from msgspec import Struct
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.auth import Auth
-from adbc_telemetry.export.base import ExportResult, failed_export
+from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
 from adbc_telemetry.export.batches import Delivery
 from adbc_telemetry.export.retry import PoliteSender
 from adbc_telemetry.forking import renew_in_child
@@ -44,8 +44,9 @@ class DatabricksTelemetryExporter:
         auth: returns the headers that authenticate a request; called for every request, on the exporting thread.
 
     Raises:
-        ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
-        TypeError: `host` is no string, or `auth` cannot be called.
+        ValueError: `host` names none, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
+            another machine.
+        TypeError: `host` is no string, `config` is no configuration, or `auth` cannot be called.
     """
 
     def __init__(self, host: str, config: TelemetryConfiguration, *, auth: Auth | None = None) -> None:
@@ -84,6 +85,9 @@ class DatabricksTelemetryExporter:
             logs: what to send; one that cannot be encoded is rejected alone.
             deadline: the `time.monotonic()` value by which this has returned.
         """
+
+        if not logs:
+            return NOTHING_EXPORTED
 
         def request(body: bytes, count: int) -> int:
             return _accepted(self._sender.post(body, _HEADERS, deadline), count)

@@ -6,8 +6,9 @@ import os
 from collections.abc import Sequence
 
 from adbc_telemetry.encoding import LogEncoder
-from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult, failed_export
 from adbc_telemetry.forking import renew_in_child
+from adbc_telemetry.guard import contained
 from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
@@ -17,10 +18,16 @@ class JsonLinesTelemetryExporter:
 
     Each batch is one write at the end of the file, so that several processes may share it. The file is opened
     for each batch: a rotation of the file is followed. A file that cannot be written fails the export.
+
+    Raises:
+        TypeError: `path` is no path.
+        ValueError: no file can have this path.
     """
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self._path = os.fspath(path)
+        if not self._path or "\0" in os.fsdecode(self._path):
+            raise ValueError(f"not a path of a file: {self._path!r}")
         self._encoder = LogEncoder()
         self._closed = False
         self.after_fork_in_child()
@@ -30,8 +37,11 @@ class JsonLinesTelemetryExporter:
         """Another thread of the parent may have held the lock."""
         self._lock = Lock()  # one writer a process: guards _encoder, and keeps batches in order
 
+    @contained(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Append `logs`. One that cannot be encoded is rejected alone. Never raises."""
+        if not logs:
+            return NOTHING_EXPORTED
         with self._lock:
             if self._closed:
                 return ExportResult(outcome=ExportOutcome.CANCELLED, reason="the exporter is closed")
@@ -43,7 +53,7 @@ class JsonLinesTelemetryExporter:
                 return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
         rejected = len(encoded) - len(lines)
         return ExportResult(
-            outcome=ExportOutcome.DELIVERED if lines or not encoded else ExportOutcome.REJECTED,
+            outcome=ExportOutcome.DELIVERED if lines else ExportOutcome.REJECTED,
             delivered=len(lines),
             rejected=rejected,
             reason="not a log, or a value that the wire cannot carry" if rejected else None,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
@@ -42,6 +42,8 @@ class InMemoryTelemetryExporter:
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Keep `logs`; always delivered."""
+        if not logs:
+            return NOTHING_EXPORTED
         with self._lock:
             self._batches.append(tuple(logs))
         return ExportResult(outcome=ExportOutcome.DELIVERED, delivered=len(logs))

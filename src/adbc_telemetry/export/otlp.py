@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
 from adbc_telemetry.export.batches import Delivery
 from adbc_telemetry.export.retry import PoliteSender
 from adbc_telemetry.guard import contained, logger
@@ -28,10 +28,6 @@ DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 LOGS_PATH: Final = "/v1/logs"
 
 _HEADERS: Final = {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
-
-
-def _not_exported(error: Exception, *_: object, **__: object) -> ExportResult:
-    return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
 
 
 class OtlpTelemetryExporter:
@@ -82,9 +78,6 @@ class OtlpTelemetryExporter:
             max_request_bytes=max_request_bytes,
             compression=compression,
         )
-        problems = config.validate()
-        if problems:
-            raise ValueError("; ".join(problems))
         where = _endpoint_of_the_environment() if endpoint is None else _parsed(endpoint)
         if headers is None:
             own_headers = _headers_of_the_environment() if is_secure(where.host) else {}
@@ -100,7 +93,7 @@ class OtlpTelemetryExporter:
         """Where requests go."""
         return self._sender.endpoint_url
 
-    @contained(_not_exported)
+    @contained(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
 
@@ -108,6 +101,8 @@ class OtlpTelemetryExporter:
             logs: what to send; one that cannot be encoded is rejected alone.
             deadline: the `time.monotonic()` value by which this has returned.
         """
+        if not logs:
+            return NOTHING_EXPORTED
 
         from adbc_telemetry.export import otlp_records
 
@@ -167,7 +162,9 @@ def _parsed(endpoint: str, signal_path: str = LOGS_PATH) -> _Endpoint:
 
 
 def _checked(headers: Mapping[str, str]) -> dict[str, str]:
-    if not all(isinstance(text, str) for item in headers.items() for text in item):
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(text, str) for item in headers.items() for text in item
+    ):
         raise TypeError("headers must be a mapping of strings to strings")
     return dict(headers)
 

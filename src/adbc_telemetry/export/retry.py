@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
 
-from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.export.auth import Auth, checked_auth, credentials
 from adbc_telemetry.export.errors import (
     ExportError,
@@ -44,8 +44,9 @@ class PoliteSender:
         anonymous_path: where requests without credentials go; None for the same `path`.
 
     Raises:
-        ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
-        TypeError: `host` is no string, or `auth` cannot be called.
+        ValueError: `host` names none, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
+            another machine.
+        TypeError: `host` is no string, `config` is no configuration, or `auth` cannot be called.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class PoliteSender:
         self.host = normalize_host(host)
         self._path = path
         self._anonymous_path = path if anonymous_path is None else anonymous_path
-        self._config = config
+        self._config = checked_config(config)
         self._auth = checked_auth(self.host, auth)
         self._transport: HttpTransport | None = None
         self._closed = False

@@ -13,7 +13,7 @@ Two kinds of file locks, which the system takes from a process that dies:
 from __future__ import annotations
 
 import contextlib
-import hashlib
+import errno
 import os
 import secrets
 import time
@@ -23,6 +23,7 @@ from typing import Final
 
 import msgspec
 
+from adbc_telemetry.diagnostics import Diagnostics, host_digits
 from adbc_telemetry.encoding import LogEncoder
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
@@ -49,12 +50,12 @@ class _SpoolBusyError(OSError):
 
 
 def _lost(error: Exception, spool: Spool, logs: Sequence[TelemetryFrontendLog]) -> int:
-    spool.errors += 1
+    spool.failed("written", error)
     return 0
 
 
-def _nothing_to_claim(error: Exception, spool: Spool) -> SpoolSegment | None:
-    spool.errors += 1
+def _nothing_to_claim(error: Exception, spool: Spool, *_: object) -> SpoolSegment | None:
+    spool.failed("read", error)
     return None
 
 
@@ -66,23 +67,63 @@ class Spool:
         host: whose events, in any spelling.
         max_bytes: how large the folder may grow, with the segments of all hosts. Beyond that the oldest segments
             are dropped.
+        diagnostics: where failures are told, and events that were written or dropped.
 
     Attributes:
         dropped: events, of any process, that this one has dropped from the folder to make room, or found torn.
         errors: times that the disk said no.
     """
 
-    def __init__(self, directory: str | os.PathLike[str], host: str, max_bytes: int) -> None:
+    def __init__(
+        self,
+        directory: str | os.PathLike[str],
+        host: str,
+        max_bytes: int,
+        diagnostics: Diagnostics | None = None,
+    ) -> None:
         self._directory = os.fspath(directory)
-        self._host = hashlib.sha256(normalize_host(host).encode()).hexdigest()[:16]
+        self._host = host_digits(normalize_host(host))
+        self.diagnostics = diagnostics or Diagnostics(normalize_host(host))
         self._max_bytes = max_bytes
         self._segment_bytes = max(1, min(_LARGEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))
+        self.after_fork_in_child()
+
+    def after_fork_in_child(self) -> None:
+        """The parent tells what it has done."""
         self.dropped = 0
         self.errors = 0
+        self._written = 0
+        self._not_written = 0
+        self._untold_failure: tuple[str, str] | None = None
 
-    @contained(_lost)
     def append(self, logs: Sequence[TelemetryFrontendLog]) -> int:
         """Write `logs`, and return how many of them are safe now: fewer on a full or read-only disk. Never raises."""
+        written = self._append(logs)
+        self._written += written
+        self._not_written += len(logs) - written
+        self.tell()
+        return written
+
+    def failed(self, what: str, error: BaseException) -> None:
+        """Count that the spool could not be `what`, and remember the error's class and the system's name for it."""
+        self.errors += 1
+        code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
+        kind = type(error).__name__ if code is None else f"{type(error).__name__} {code}"
+        reason = self.diagnostics.failed(None, f"the spool could not be {what}: {kind}")
+        self._untold_failure = f"spool {what}", reason
+
+    def tell(self) -> None:
+        """Log what has happened since the last time. Not with a lock, nor the folder's."""
+        diagnostics = self.diagnostics
+        failure, self._untold_failure = self._untold_failure, None
+        if failure is not None:
+            diagnostics.tell(*failure)
+        diagnostics.tell_count("spool written", self._written, "written to the spool")
+        diagnostics.tell_count("spool full", self._not_written, "that could not be written to the spool")
+        diagnostics.tell_count("spool dropped", self.dropped, "dropped from the spool, old ones or torn ones")
+
+    @contained(_lost)
+    def _append(self, logs: Sequence[TelemetryFrontendLog]) -> int:
         records = [_record(line) for line in LogEncoder().encode_lines(logs) if line is not None]
         if not records:
             return 0
@@ -90,19 +131,35 @@ class Spool:
         with self._locked_folder():
             return sum(self._append_run(run) for run in _runs(records, self._segment_bytes))
 
-    @contained(_nothing_to_claim)
     def claim(self) -> SpoolSegment | None:
-        """The oldest segment that nobody else is at, or None. Never raises."""
+        """The oldest segment that can be read and that no other process is at, or None. Never raises."""
+        segment = self._claim()
+        self.tell()
+        return segment
+
+    @contained(_nothing_to_claim)
+    def _claim(self) -> SpoolSegment | None:
         for name, _ in self._segments():
-            if self._host not in name:
-                continue
-            descriptor = _open_locked(os.path.join(self._directory, name))
-            if descriptor is None:
-                continue
-            segment = SpoolSegment(self, os.path.join(self._directory, name), descriptor)
-            if segment.load():
-                return segment
+            if self._host in name:
+                # By itself: one that cannot be read does not stand before the others.
+                segment = self._claim_one(os.path.join(self._directory, name))
+                if segment is not None:
+                    return segment
         return None
+
+    @contained(_nothing_to_claim)
+    def _claim_one(self, path: str) -> SpoolSegment | None:
+        descriptor = _open_locked(path)
+        if descriptor is None:
+            return None
+        segment = SpoolSegment(self, path, descriptor)
+        loaded = False
+        try:
+            loaded = segment.load()
+        finally:
+            if not loaded:
+                segment.release()  # with its lock, so that it can be claimed again
+        return segment if loaded else None
 
     def _segments(self) -> list[tuple[str, int]]:
         """Names and sizes of all segments, the oldest first."""
@@ -128,8 +185,8 @@ class Spool:
             start = _end_of_records(descriptor)
             try:
                 _write_all(descriptor, data)
-            except OSError:
-                self.errors += 1
+            except OSError as error:
+                self.failed("written", error)
                 os.ftruncate(descriptor, start)
                 if not start:
                     os.unlink(path)
@@ -172,7 +229,11 @@ class Spool:
         name = f"{time.time_ns():020d}-{self._host}-{secrets.token_hex(4)}{_SUFFIX}"
         path = os.path.join(self._directory, name)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_NOFOLLOW, 0o600)
-        flock(descriptor, LOCK_EX | LOCK_NB)
+        try:
+            flock(descriptor, LOCK_EX | LOCK_NB)
+        except BaseException:
+            os.close(descriptor)
+            raise
         return path, descriptor
 
     @contextlib.contextmanager
@@ -197,12 +258,14 @@ class SpoolSegment:
     def __init__(self, spool: Spool, path: str, descriptor: int) -> None:
         self._spool = spool
         self._path = path
-        self._descriptor = descriptor
+        self._descriptor: int | None = (
+            descriptor  # None once it is closed: the number may be another file's by then
+        )
         self._records: list[tuple[int, TelemetryFrontendLog]] = []  # each with the offset where it begins
 
     def load(self) -> bool:
         """Read it; False, and it is gone, if there is nothing in it that could be sent."""
-        for offset, line in _read_records(self._descriptor):
+        for offset, line in _read_records(self._open_descriptor()):
             try:
                 self._records.append((offset, msgspec.json.decode(line or b"", type=TelemetryFrontendLog)))
             except (
@@ -224,20 +287,27 @@ class SpoolSegment:
         offset = self._records[-count][0]
         del self._records[-count:]
         if self._records:
-            os.ftruncate(self._descriptor, offset)
+            os.ftruncate(self._open_descriptor(), offset)
             return True
         self._remove()
         return False
 
     def release(self) -> None:
-        """Leave it to whoever comes next."""
-        os.close(self._descriptor)
+        """Leave it to the next process. Idempotent."""
+        descriptor, self._descriptor = self._descriptor, None
+        if descriptor is not None:
+            os.close(descriptor)
+
+    def _open_descriptor(self) -> int:
+        if self._descriptor is None:
+            raise ValueError("the segment has been released")
+        return self._descriptor
 
     def _remove(self) -> None:
         try:
             os.unlink(self._path)
         finally:
-            os.close(self._descriptor)
+            self.release()
 
 
 def _record(line: bytes) -> bytes:
@@ -297,10 +367,13 @@ def _open_locked(path: str) -> int | None:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
     except OSError:
         return None  # gone, or not ours to open
-    if _try_lock(descriptor) and os.fstat(descriptor).st_nlink:
-        return descriptor
-    os.close(descriptor)
-    return None
+    locked = False
+    try:
+        locked = _try_lock(descriptor) and os.fstat(descriptor).st_nlink > 0
+    finally:
+        if not locked:
+            os.close(descriptor)
+    return descriptor if locked else None
 
 
 def _try_lock(descriptor: int) -> bool:

@@ -7,9 +7,9 @@ import functools
 import os
 from typing import Any, Final
 
-from adbc_telemetry.config import TelemetryConfiguration, opted_out
+from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.export.auth import Auth, checked_auth
-from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.ids import new_id
@@ -23,7 +23,9 @@ from adbc_telemetry.session import TelemetrySessionContext
 from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration, package_version
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
-_NOWHERE: Final = "localhost"  # stands for the host where an exporter of the caller's own takes the events
+_NOWHERE: Final = (
+    "http://localhost"  # stands for the host where an exporter of the caller's own takes the events
+)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -95,9 +97,9 @@ def resolve(
         raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
     if opted_out() or not config.enabled:
         return None
-    problems = config.validate()
-    if problems:
-        raise ValueError("; ".join(problems))
+    checked_config(config)
+    if exporter is not None:
+        checked_exporter(exporter)
     if endpoint is not None:
         host: str | None = normalize_host(endpoint)
         checked_auth(normalize_host(endpoint), auth)
