@@ -58,7 +58,7 @@ console = Console()
 @contextlib.contextmanager
 def collector(database: Path, maintenance: Path) -> Iterator[str]:
     """A collector on a free port; yields its URL, and ends it as an operator would."""
-    command = [sys.executable, "-m", "adbc_telemetry.cli", "collect", "--port", "0", "--db", str(database)]
+    command = [sys.executable, "-m", "adbc_telemetry", "collect", "--port", "0", "--db", str(database)]
     command += ["--unavailable-while", str(maintenance)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
