@@ -17,10 +17,8 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from support.sockets import fits_socket
 from support.waiting import wait_until
-
-LONGEST_SOCKET = 103
-"""Bytes that the path of a Unix socket may have: 107 on Linux, 103 on macOS."""
 
 # initdb runs its commands by a shell, in double quotes, and libpq takes a comma to separate hosts.
 _UNSAFE = frozenset('"$`\\,')
@@ -93,7 +91,7 @@ class PostgresServer:
             home = folder / "home"
             if not _UNSAFE.isdisjoint(str(folder)):
                 raise OSError("PostgreSQL misreads its path")
-            if len(os.fsencode(home / ".s.PGSQL.5432")) > LONGEST_SOCKET:
+            if not fits_socket(home / ".s.PGSQL.5432"):
                 raise OSError("its path is too long for a socket")
             home.mkdir()
             binaries = self._installed
