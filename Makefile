@@ -1,4 +1,4 @@
-# Each target makes .venv by itself when it is missing or older than pyproject.toml.
+# Each target makes .venv by itself when it is missing, older than pyproject.toml, or made in another folder.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -10,14 +10,25 @@ BENCH_STAMP := $(BENCH_VENV)/.installed
 .PHONY: demo test faults lint format bench clean
 .DEFAULT_GOAL := test
 
+# A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
+# Its stamp holds that folder.
+HERE := $(shell pwd -P)
+ifneq ($(shell cat $(STAMP) 2>/dev/null),$(HERE))
+.PHONY: $(STAMP)
+endif
+ifneq ($(shell cat $(BENCH_STAMP) 2>/dev/null),$(HERE))
+.PHONY: $(BENCH_STAMP)
+endif
+
 $(STAMP): pyproject.toml Makefile
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adbc-telemetry needs Python 3.10 or later; set one with: make PYTHON=/path/to/python3")'
+	@if [ -f $(STAMP) ] && [ "$$(cat $(STAMP))" != "$$(pwd -P)" ]; then rm -rf $(VENV); fi
 	@if [ -x $(BIN)/python ] && ! $(BIN)/python -c '' 2>/dev/null; then rm -rf $(VENV); fi
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[adbc,collector,otel]' --group dev
-	@touch $(STAMP)
+	@pwd -P > $(STAMP)
 
 demo: $(STAMP)
 	@$(BIN)/python demo/run.py
@@ -29,22 +40,23 @@ faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults --faults-table docs/faults.md
 
 lint: $(STAMP)
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/lint-imports
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
+	$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
 format: $(STAMP)
-	$(BIN)/ruff check --fix .
-	$(BIN)/ruff format .
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
 
 $(BENCH_STAMP): pyproject.toml benchmarks/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adbc-telemetry needs Python 3.10 or later; set one with: make PYTHON=/path/to/python3")'
+	@if [ -f $(BENCH_STAMP) ] && [ "$$(cat $(BENCH_STAMP))" != "$$(pwd -P)" ]; then rm -rf $(BENCH_VENV); fi
 	@if [ -x $(BENCH_VENV)/bin/python ] && ! $(BENCH_VENV)/bin/python -c '' 2>/dev/null; then rm -rf $(BENCH_VENV); fi
 	@test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
 	@echo "setting up $(BENCH_VENV) ..."
 	@$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[adbc]" --requirement benchmarks/requirements.txt
-	@touch $(BENCH_STAMP)
+	@pwd -P > $(BENCH_STAMP)
 
 bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python benchmarks/run.py --docs docs $(BENCH_ARGS)

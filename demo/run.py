@@ -2,7 +2,8 @@
 
 A collector in a process of its own, over a DuckDB file; instrumented ADBC connections to SQLite and DuckDB in
 four threads; an outage of the collector half-way. At the end a look at what was collected, and the account:
-every event that was enqueued has arrived or is counted as lost. Exits with 1 if it does not close.
+every event that was enqueued has arrived or is counted as lost. Exits with 1 if it does not close, and with 2 where the
+user has turned telemetry off.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from adbc_telemetry import (
     instrument,
 )
 from adbc_telemetry.collector.report import build_report, render_report
+from adbc_telemetry.config import opted_out
 
 THREADS = 4
 ROWS_A_THREAD = 30_000
@@ -58,7 +60,7 @@ console = Console()
 @contextlib.contextmanager
 def collector(database: Path, maintenance: Path) -> Iterator[str]:
     """A collector on a free port; yields its URL, and ends it as an operator would."""
-    command = [sys.executable, "-m", "adbc_telemetry.cli", "collect", "--port", "0", "--db", str(database)]
+    command = [sys.executable, "-m", "adbc_telemetry", "collect", "--port", "0", "--db", str(database)]
     command += ["--unavailable-while", str(maintenance)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -173,6 +175,13 @@ def account_closes(stats: ClientStats, rows: int) -> bool:
 
 
 def main() -> int:
+    if opted_out():
+        print(
+            "demo: telemetry is turned off in the environment, so there is nothing to show; "
+            "run it without DO_NOT_TRACK and DATABRICKS_TELEMETRY_ENABLED.",
+            file=sys.stderr,
+        )
+        return 2
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="adbc-telemetry-demo-") as temporary:
         folder = Path(temporary)

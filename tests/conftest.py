@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, settings
 from adbc_telemetry import TelemetryClientManager, lifecycle
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.lifecycle import close_together
-from support.postgres import PostgresServer, find_binaries
+from support.postgres import PostgresServer, find_binaries, why_not
 from support.server import TelemetryServer
 from support.waiting import wait_until
 
@@ -58,8 +58,8 @@ def server() -> Iterator[TelemetryServer]:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[PostgresServer]:
-    binaries = find_binaries()
-    if binaries is None:
-        pytest.skip("pgserver brings no PostgreSQL server for this Python")
+    binaries, reason = find_binaries(), why_not()
+    if binaries is None or reason:
+        pytest.skip(reason or "")
     with PostgresServer(binaries) as running:
         yield running

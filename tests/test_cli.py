@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 import re
@@ -22,10 +23,11 @@ pytest.importorskip("starlette")
 
 import urllib3  # noqa: E402
 
+import adbc_telemetry  # noqa: E402
 from adbc_telemetry import cli  # noqa: E402
 
 TIMEOUT = 30.0
-COMMAND = [sys.executable, "-m", "adbc_telemetry.cli"]
+COMMAND = [sys.executable, "-m", "adbc_telemetry"]
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -69,19 +71,21 @@ def end(process: subprocess.Popen[str], number: int = signal.SIGTERM) -> None:
 
 
 def send(url: str, count: int = 1) -> int:
-    logs = [
-        json.dumps(
-            {
-                "frontend_log_event_id": str(uuid.uuid4()),
-                "entry": {"sql_driver_log": {"session_id": "s", "error_info": {"error_name": "DataError"}}},
-            }
-        )
-        for _ in range(count)
-    ]
+    error = {"session_id": "s", "error_info": {"error_name": "DataError"}}
+    return send_logs(
+        url,
+        [
+            {"frontend_log_event_id": str(uuid.uuid4()), "entry": {"sql_driver_log": error}}
+            for _ in range(count)
+        ],
+    )
+
+
+def send_logs(url: str, logs: list[object]) -> int:
     answer = urllib3.request(
         "POST",
         f"{url}/telemetry-unauth",
-        json={"uploadTime": 1, "items": [], "protoLogs": logs},
+        json={"uploadTime": 1, "items": [], "protoLogs": [json.dumps(log) for log in logs]},
         timeout=TIMEOUT,
         retries=False,
     )
@@ -205,9 +209,120 @@ def test_report_on_a_collector_that_is_not_there_ends_with_a_sentence(database: 
     assert len(result.stderr.splitlines()) == 1
 
 
-@pytest.mark.parametrize("port", ["-1", "65536", "x"])
-def test_a_port_that_is_none_is_refused(port: str) -> None:
-    assert run("collect", f"--port={port}").returncode == 2
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        ([], "the following arguments are required: COMMAND; see: adbc-telemetry --help"),
+        (["--nonsense"], "the following arguments are required: COMMAND; see: adbc-telemetry --help"),
+        (["report", "a", "b"], "unrecognized arguments: b; see: adbc-telemetry --help"),
+        (["collect", "--port"], "argument --port: expected one argument; see: adbc-telemetry collect --help"),
+        (
+            ["collect", "--port=-1"],
+            "argument --port: -1 is not from 0 to 65535; see: adbc-telemetry collect --help",
+        ),
+        (
+            ["collect", "--port=65536"],
+            "argument --port: 65536 is not from 0 to 65535; see: adbc-telemetry collect --help",
+        ),
+    ],
+)
+def test_wrong_arguments_end_with_a_sentence(arguments: list[str], sentence: str) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr == f"adbc-telemetry: {sentence}\n"
+
+
+@pytest.mark.parametrize("arguments", [["nonsense"], ["collect", "--port=x"]])
+def test_a_word_that_is_not_known_ends_with_a_sentence(arguments: list[str]) -> None:
+    result = run(*arguments)
+    assert (result.returncode, result.stdout) == (2, "")
+    [line] = result.stderr.splitlines()
+    assert line.startswith("adbc-telemetry: ")
+    assert line.endswith(" --help")
+
+
+def script_of_the_installation() -> list[str]:
+    return [str(Path(sys.executable).with_name("adbc-telemetry"))]
+
+
+@pytest.mark.parametrize("way", ["module", "script"])
+def test_the_version_is_told_by_module_script_and_metadata_alike(way: str) -> None:
+    command = COMMAND if way == "module" else script_of_the_installation()
+    if way == "script" and not Path(command[0]).exists():
+        pytest.skip("installed without its script")
+    result = subprocess.run(
+        [*command, "--version"], capture_output=True, text=True, timeout=TIMEOUT, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout == f"adbc-telemetry {adbc_telemetry.__version__}\n"
+    assert adbc_telemetry.__version__ == importlib.metadata.version("adbc-telemetry")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
+@pytest.mark.parametrize("command", [["report"], ["report", "--json"], ["collect", "--port=0", "--db"]])
+def test_output_that_cannot_be_written_ends_with_a_sentence(database: Path, command: list[str]) -> None:
+    with collecting(database) as (process, _):
+        end(process)
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [*COMMAND, *command, str(database)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=TIMEOUT,
+            check=False,
+        )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "adbc-telemetry: cannot write to standard output: No space left on device; send it elsewhere.\n"
+    )
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_report_whose_reader_has_left_is_done(database: Path, options: list[str]) -> None:
+    with collecting(database) as (process, _):
+        end(process)
+    reader, writer = os.pipe()
+    os.close(reader)
+    result = subprocess.run(
+        [*COMMAND, "report", str(database), *options],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=TIMEOUT,
+        check=False,
+    )
+    os.close(writer)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("options", [[], ["--json"]])
+def test_a_report_can_be_read_whatever_encoding_the_terminal_has(database: Path, options: list[str]) -> None:
+    with collecting(database) as (process, url):
+        driver = {"session_id": "s", "error_info": {"error_name": "Überlauf"}}
+        log = {"frontend_log_event_id": str(uuid.uuid4()), "entry": {"sql_driver_log": driver}}
+        assert send_logs(url, [log]) == 200
+        end(process)
+    result = subprocess.run(
+        [*COMMAND, "report", str(database), *options],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        timeout=TIMEOUT,
+        check=False,
+    )
+    assert (result.returncode, result.stderr) == (0, b"")
+    assert ("Überlauf".encode() if options else b"?berlauf") in result.stdout
+
+
+def test_a_defect_of_the_command_does_not_pass_for_a_failed_check(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def defective(options: object) -> int:
+        raise ZeroDivisionError
+
+    monkeypatch.setitem(cli._COMMANDS, "report", defective)
+    assert cli.main(["report"]) == 2
+    assert "ZeroDivisionError" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("missing", ["duckdb", "starlette", "uvicorn", "pyarrow", "rich"])

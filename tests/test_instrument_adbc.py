@@ -44,6 +44,7 @@ from adbc_telemetry.schema import (
     StatementType,
     TelemetryFrontendLog,
 )
+from support.differential import is_ours
 from support.server import TelemetryServer, black_hole, raw_endpoint
 
 dbapi = pytest.importorskip("adbc_driver_manager.dbapi")
@@ -1153,7 +1154,7 @@ def test_a_cursor_that_cannot_be_made_fails_as_it_would_without(
                     lines = [
                         (each.name, each.lineno)
                         for each in traceback.extract_tb(error.__traceback__)[2:]
-                        if "adbc_telemetry" not in each.filename  # Python 3.10 puts our frame in again
+                        if not is_ours(each.filename)  # Python 3.10 puts our frame in again
                     ]
                     outcomes.append((type(error), str(error).partition(" ")[2], lines))
             gc.collect()

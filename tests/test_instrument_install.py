@@ -16,7 +16,7 @@ from adbc_telemetry.instrument import facts
 from adbc_telemetry.schema import DriverAuthFlow, DriverAuthMech, DriverConnectionParameters
 from adbc_telemetry.testing import BrokenExporter, CapturingExporter, configuration
 from support.databases import ADBC, ENDPOINT, Database, database_of, follow
-from support.differential import outcomes
+from support.differential import is_ours, outcomes
 from support.matrix import CREATE, DELETE, QUERY, SELECT, UPDATE
 from support.waiting import wait_until
 
@@ -192,7 +192,7 @@ def test_uninstall_leaves_no_trace(captured: CapturingExporter, database: Databa
     patched = dbapi.Connection.__init__
     uninstall()
     assert dbapi.Connection.__init__ is not patched
-    assert "adbc_telemetry" not in dbapi.Connection.__init__.__code__.co_filename
+    assert not is_ours(dbapi.Connection.__init__.__code__.co_filename)
     with database.open() as connection:
         assert "_adbc_telemetry" not in vars(connection)
     assert captured.events == []

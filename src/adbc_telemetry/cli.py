@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import io
+import os
 import sys
+import traceback
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NoReturn
+
+from adbc_telemetry.version import __version__
 
 if TYPE_CHECKING:
     from adbc_telemetry.collector import Collector, Report
@@ -21,20 +26,28 @@ class CommandError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 when it could not do its work."""
-    options = _parser().parse_args(arguments)
     try:
+        options = _parser().parse_args(arguments)
         _require_extra()
         return _COMMANDS[options.command](options)
     except CommandError as error:
         print(f"adbc-telemetry: {error}", file=sys.stderr)
-        return 2
+    except Exception:  # noqa: BLE001 - Python would exit with 1, which says that a check has failed
+        traceback.print_exc()
+    return 2
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong with the arguments in one sentence, as the command says everything else."""
+
+    def error(self, message: str) -> NoReturn:
+        raise CommandError(f"{message}; see: {self.prog} --help")
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="adbc-telemetry", description="Collect and report driver telemetry."
-    )
-    commands = parser.add_subparsers(dest="command", required=True)
+    parser = _Parser(prog="adbc-telemetry", description="Collect and report driver telemetry.")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
 
     collect = commands.add_parser("collect", help="run a collector until it is interrupted")
     collect.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
@@ -73,7 +86,7 @@ def _collect(options: argparse.Namespace) -> int:
     from adbc_telemetry.collector.server import serve_until_signalled
 
     def announce(collector: Collector) -> None:
-        print(f"collecting on {collector.url} into {options.db}", flush=True)
+        _write(os.fsencode(f"collecting on {collector.url} into {options.db}\n"))
 
     collector = Collector(options.db, options.host, options.port, options.unavailable_while)
     try:
@@ -93,14 +106,34 @@ def _report(options: argparse.Namespace) -> int:
     if options.json:
         import msgspec
 
-        print(msgspec.json.format(msgspec.json.encode(report)).decode())
+        _write(msgspec.json.format(msgspec.json.encode(report)) + b"\n")
     else:
         from rich.console import Console
 
         from adbc_telemetry.collector import render_report
 
-        render_report(report, Console())
+        terminal = Console()
+        page = io.BytesIO()  # rich ends the process with 1 when the reader of its output has left
+        text = io.TextIOWrapper(page, encoding=terminal.encoding, errors="replace", write_through=True)
+        render_report(report, Console(file=text, width=terminal.width, force_terminal=terminal.is_terminal))
+        _write(page.getvalue())
     return 0
+
+
+def _write(output: bytes) -> None:
+    """Write to standard output at once. A reader that has left, such as `head`, has read what it wanted."""
+    if sys.stdout is None:  # it was closed before Python began
+        return
+    try:
+        sys.stdout.buffer.write(output)
+        sys.stdout.buffer.flush()
+    except OSError as error:
+        # Discard the rest. The interpreter would try to write it when it exits, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if not isinstance(error, BrokenPipeError):
+            raise CommandError(
+                f"cannot write to standard output: {error.strerror}; send it elsewhere."
+            ) from error
 
 
 _COMMANDS: Final = {"collect": _collect, "report": _report}

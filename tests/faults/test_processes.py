@@ -18,6 +18,7 @@ import pytest
 
 from faults.fork_sweep import sweep
 from faults.scenario import Scenario
+from support.differential import PACKAGE
 from support.process import PROGRAM, python, run_program, run_python, running_program
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint
 from support.waiting import wait_until
@@ -136,7 +137,7 @@ def test_the_user_presses_ctrl_c(fault: Scenario, server: TelemetryServer, tmp_p
     # By the signal itself, or 1: modules that are first loaded at exit make CPython forget that it was the signal.
     assert out.code in (-signal.SIGINT, 1)
     assert out.stderr.endswith("\nKeyboardInterrupt\n")
-    assert "adbc_telemetry" not in out.stderr
+    assert PACKAGE not in out.stderr
     arrived_once(server, numbers(10))
     (stats,) = out.accounts
     fault.settled(stats, sent=10, arrived=server.accepted)

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterable
 from types import TracebackType
+
+import adbc_telemetry
+
+PACKAGE = os.path.join(os.path.dirname(adbc_telemetry.__file__), "")
+"""The folder of this package's code."""
 
 
 def outcomes(steps: Iterable[Callable[[], object]], whole_traces: bool = True) -> list[object]:
@@ -46,8 +52,13 @@ def frames(trace: TracebackType | None) -> list[tuple[str, str, int | None]]:
     """The frames of a traceback; in Python 3.10, which cannot take any out, all but ours."""
     told = [(each.filename, each.name, each.lineno) for each in traceback.extract_tb(trace)]
     if sys.version_info < (3, 11):
-        told = [each for each in told if "adbc_telemetry" not in each[0]]
+        told = [each for each in told if not is_ours(each[0])]
     return told
+
+
+def is_ours(filename: str) -> bool:
+    """Whether code of this package is in that file. The clone may be in a folder of the same name."""
+    return filename.startswith(PACKAGE)
 
 
 def without_addresses(text: str) -> str:

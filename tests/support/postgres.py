@@ -17,7 +17,11 @@ from types import TracebackType
 from typing import Any
 from urllib.parse import quote
 
+from support.sockets import fits_socket
 from support.waiting import wait_until
+
+# initdb runs its commands by a shell, in double quotes, and libpq takes a comma to separate hosts.
+_UNSAFE = frozenset('"$`\\,')
 
 
 def find_binaries() -> Path | None:
@@ -30,36 +34,90 @@ def find_binaries() -> Path | None:
     return None
 
 
+def why_not() -> str | None:
+    """Why no PostgreSQL server can run here; None where one can."""
+    if find_binaries() is None:
+        return "pgserver brings no PostgreSQL server for this Python"
+    if _server_user() is None:
+        return "PostgreSQL needs a user that has a name and is not root"
+    return None
+
+
+def _server_user() -> dict[str, Any] | None:
+    """The user that PostgreSQL runs as, as `subprocess` takes it: `nobody` for root, whom PostgreSQL refuses."""
+    import pwd
+
+    try:
+        if os.geteuid() != 0:
+            pwd.getpwuid(os.geteuid())  # initdb looks up its user's name
+            return {}
+        nobody = pwd.getpwnam("nobody")
+        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        subprocess.run(["/bin/sh", "-c", ":"], check=True, cwd="/", **user)
+    except (KeyError, OSError):  # OSError: in some containers, root may not become another user
+        return None
+    return user
+
+
 class PostgresServer:
-    """Runs until the block is left. PostgreSQL refuses to run as root, and then runs as `nobody`."""
+    """Runs until the block is left, in a folder of its own.
+
+    Root runs it as `nobody`, who may not be allowed to enter the folder that the binaries are installed in, nor the one
+    for temporary files. So root copies the binaries to the first folder in which `nobody` can run them.
+    """
 
     def __init__(self, binaries: Path) -> None:
-        self._folder = Path(tempfile.mkdtemp(prefix="pg-"))
-        self._identity: dict[str, Any] = {}
+        self._installed = binaries
         self._schemas = itertools.count(1)
-        if os.geteuid() == 0:
-            import pwd
+        self._process: subprocess.Popen[bytes] | None = None
 
-            nobody = pwd.getpwnam("nobody")
-            self._identity = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
-            if not all(parent.stat().st_mode & 0o001 for parent in binaries.parents):
-                copy = self._folder / "pginstall"
-                shutil.copytree(binaries.parent, copy, symlinks=True)
-                binaries = copy / "bin"
-            os.chmod(self._folder, 0o755)
-            self._home = self._folder / "home"
-            self._home.mkdir()
-            os.chown(self._home, nobody.pw_uid, nobody.pw_gid)
-        else:
-            self._home = self._folder / "home"
-            self._home.mkdir()
-        self._binaries = binaries
+    def _find_place(self) -> None:
+        user = _server_user()
+        assert user is not None, why_not()
+        self._user = user
+        refused = []
+        for place in dict.fromkeys((tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm")):
+            try:
+                self._settle_in(place)
+                return
+            except (OSError, subprocess.CalledProcessError) as error:
+                refused.append(f"{place}: {error}")
+        raise AssertionError(f"no folder for PostgreSQL: {refused}")
+
+    def _settle_in(self, place: str) -> None:
+        """Make the server's folder in `place`. Raises where the server could not run there."""
+        folder = Path(tempfile.mkdtemp(prefix="pg-", dir=place)).resolve()
+        try:
+            home = folder / "home"
+            if not _UNSAFE.isdisjoint(str(folder)):
+                raise OSError("PostgreSQL misreads its path")
+            if not fits_socket(home / ".s.PGSQL.5432"):
+                raise OSError("its path is too long for a socket")
+            home.mkdir()
+            binaries = self._installed
+            if self._user or not _UNSAFE.isdisjoint(str(binaries)):
+                binaries = _copy_package(binaries, folder)
+            if self._user:
+                _give_away(folder, self._user["user"], self._user["group"])
+            subprocess.run(
+                [binaries / "postgres", "--version"],
+                check=True,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=home,
+                **self._user,
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
+        self._folder, self._home, self._binaries = folder, home, binaries
 
     @property
     def _data(self) -> Path:
         return self._home / "data"
 
     def __enter__(self) -> PostgresServer:
+        self._find_place()
         try:
             self._start()
         except BaseException:
@@ -68,7 +126,6 @@ class PostgresServer:
         return self
 
     def _start(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
         subprocess.run(
             [
                 *(self._binaries / "initdb", "-D", self._data, "-U", "postgres", "-E", "utf8"),
@@ -77,7 +134,7 @@ class PostgresServer:
             check=True,
             stdout=subprocess.DEVNULL,
             cwd=self._home,
-            **self._identity,
+            **self._user,
         )
         settings = {"listen_addresses": "", "fsync": "off", "shared_buffers": "16MB", "max_connections": "40"}
         with open(self._folder / "log", "wb") as log:
@@ -89,15 +146,18 @@ class PostgresServer:
                 stdout=log,
                 stderr=log,
                 cwd=self._home,
-                **self._identity,
+                **self._user,
             )
-        wait_until(self._ready, what=lambda: (self._folder / "log").read_text())
+        wait_until(self._ready, what=self._log)
 
     def _ready(self) -> bool:
         assert self._process is not None
-        assert self._process.poll() is None, (self._folder / "log").read_text()
+        assert self._process.poll() is None, self._log()
         pid_file = self._data / "postmaster.pid"
         return pid_file.exists() and "ready" in pid_file.read_text()
+
+    def _log(self) -> str:
+        return (self._folder / "log").read_text(errors="replace")
 
     def fresh_uri(self) -> str:
         """The URI of an empty schema."""
@@ -126,3 +186,19 @@ class PostgresServer:
                 process.kill()
                 process.wait(20)
         shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _copy_package(binaries: Path, folder: Path) -> Path:
+    """A copy of the package, and of the libraries beside it that its binaries look for by their relative place."""
+    package = binaries.parents[1]
+    shutil.copytree(package, folder / package.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, folder / libraries.name, symlinks=True)
+    return folder / package.name / binaries.relative_to(package)
+
+
+def _give_away(folder: Path, user: int, group: int) -> None:
+    """Make all of `folder` that user's, who can then read it whatever the umask was when it was installed."""
+    for path in (folder, *folder.rglob("*")):
+        os.chown(path, user, group, follow_symlinks=False)

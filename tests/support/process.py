@@ -15,6 +15,7 @@ from pathlib import Path
 import msgspec
 
 from adbc_telemetry import ClientStats
+from support.sockets import short_temporary_folder
 
 PROGRAM = """
 import atexit, os, signal, sys, threading, time, warnings
@@ -117,7 +118,7 @@ def python(
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**inherited, **(environ or {})},
+        env={**inherited, **short_temporary_folder(), **(environ or {})},
         pass_fds=pass_fds,
     ) as process:
         try:
