@@ -59,7 +59,15 @@ class _Importing:
 importing: Final = _Importing()
 
 
-def _renew_all() -> None:
+_renewed_in = os.getpid()
+
+
+def renew_if_forked() -> None:
+    """Renew everything, if this is a forked child that has not done so: some forks run no hooks of Python's."""
+    global _renewed_in
+    if _renewed_in == os.getpid():
+        return
+    _renewed_in = os.getpid()
     importing.after_fork_in_child()
     for thing in _registered.living():
         thing.after_fork_in_child()
@@ -69,5 +77,5 @@ if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(
         before=importing.before_fork,
         after_in_parent=importing.after_fork_in_parent,
-        after_in_child=_renew_all,
+        after_in_child=renew_if_forked,
     )

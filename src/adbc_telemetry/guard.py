@@ -6,6 +6,7 @@ Everything inside raises and propagates as usual; whatever would cross into the 
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import logging
 from collections.abc import Callable
@@ -31,7 +32,8 @@ def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable
                 return call(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the border
                 # Only the class: a message may hold what the host program would not want to see in a log.
-                logger.debug("telemetry error swallowed: %s", type(error).__name__)
+                with contextlib.suppress(Exception):  # at the very end of the interpreter, logging is gone
+                    logger.debug("telemetry error swallowed: %s", type(error).__name__)
                 return fallback(error, *args, **kwargs)
 
         return guarded

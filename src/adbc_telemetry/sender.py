@@ -19,6 +19,7 @@ from typing import Final
 
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
+from adbc_telemetry.prefork import prefork
 from adbc_telemetry.schedule import PROMPT_SECONDS, Schedule, Sendable, time_slice
 
 MAX_LANES: Final = 7
@@ -72,6 +73,8 @@ class SenderThreads:
         )
         self._lanes: list[_Lane] = []
         self._dispatcher.start()
+        # One lane is there from the start: Python 3.12 starts no thread any more once the interpreter ends.
+        self._add_lanes(1)
 
     def wake(self, client: Sendable) -> None:
         """Ask `client` when it wants to send. Reentrant, never blocks."""
@@ -213,6 +216,8 @@ class Sender:
 
     def attach(self, user: object) -> SenderThreads:
         """The threads, which run until the last user has detached."""
+        if not prefork.threads_may_start():
+            raise RuntimeError("uWSGI is about to fork this process")
         with self._lock:
             self._users.add(user)
             try:

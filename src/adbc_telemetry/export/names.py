@@ -68,9 +68,10 @@ class Resolution:
             threading.Thread(
                 target=self._look_up, args=(free.release,), name="adbc-telemetry-lookup", daemon=True
             ).start()
-        except RuntimeError as error:
-            free.release()
-            raise OSError("no thread to be had for a look-up") from error
+        except RuntimeError:
+            # There is none to be had; Python 3.12 starts none once the interpreter ends. A look-up that hangs then
+            # holds its lane, which others wait for no longer than their deadlines.
+            self._look_up(free.release)
         try:
             answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:
