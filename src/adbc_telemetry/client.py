@@ -11,6 +11,7 @@ lies behind the alarm:
     sending                   the capacity + 1     take the newest event out again: the queue is full
     closing, closed           0                    take the newest event out again: too late
     disabled                  0                    take the newest event out again: never counted
+    unable to send            0                    take the newest event out again: there will be no thread to send it
 
 Everything else is guarded by one lock, held for a few lines and never while something is sent.
 """
@@ -18,6 +19,8 @@ Everything else is guarded by one lock, held for a few lines and never while som
 from __future__ import annotations
 
 import contextlib
+import math
+import sys
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -41,6 +44,7 @@ from adbc_telemetry.export.base import (
     expire,
     export_contained,
     failed_export,
+    hold_nothing_open,
     interrupt,
     takes_statements,
 )
@@ -50,9 +54,11 @@ from adbc_telemetry.export.spool import Spool
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.hosts import normalize_host
+from adbc_telemetry.interpreters import forbids_threads
 from adbc_telemetry.latch import Latch, given_up
 from adbc_telemetry.lifecycle import close_at_exit
 from adbc_telemetry.native import RLock, current_task, start_thread
+from adbc_telemetry.prefork import prefork
 from adbc_telemetry.protocols import ClientStats
 from adbc_telemetry.replay import Replay
 from adbc_telemetry.schedule import PROMPT_SECONDS
@@ -118,10 +124,13 @@ class _State(Enum):
     OPEN = 1
     CLOSING = 2
     CLOSED = 3
+    UNABLE = 4  # to send: the interpreter allows no daemon threads
 
 
 def _no_threads(error: Exception, client: TelemetryClient) -> SenderThreads | None:
     client._account.errors.increment()
+    if isinstance(error, RuntimeError) and forbids_threads(error):
+        client._give_up_sending()
     return None
 
 
@@ -180,6 +189,8 @@ class TelemetryClient:
         renew_in_child(self)
         if self._enabled:
             close_at_exit(self)
+            if self._threads is None:
+                prefork.start_when_forked(self)
 
     def _start(self) -> None:
         """Everything that changes, as it is in a new client, and in a forked child's."""
@@ -201,6 +212,7 @@ class TelemetryClient:
         self._last_full_batch = float("-inf")  # when it had been sent
         self._resting_until = 0.0
         self._retained_until: float | None = None
+        self._at_exit = False  # the process ends: each event is sent at once, and none waits for the circuit
         self._deadline: float | None = None  # of the close
         self._complete = True  # whether the close lost nothing for want of time
         self.is_suspect = False
@@ -214,11 +226,27 @@ class TelemetryClient:
 
     @contained(_no_threads)
     def _attach(self) -> SenderThreads | None:
-        """The sender's threads; None where the system has no thread left, until the next flush tries again."""
+        """The sender's threads; None where there is none to be had, until the next flush tries again."""
+        if not prefork.threads_may_start():
+            return None
         threads = sender.attach(self._sender_user)
         if self._replay is not None:
             threads.wake(self._replay)
         return threads
+
+    def _give_up_sending(self) -> None:
+        """No event will ever be sent: keep none."""
+        self._state = _State.UNABLE
+        self._alarm = 0
+        self._complete = False
+        self._sweep()
+
+    def start_sending(self) -> None:
+        """See `prefork`: what has been enqueued without threads is sent."""
+        if self._threads is None and self._state is _State.OPEN:
+            self._threads = self._attach()
+            if self._threads is not None and self._queue:
+                self._threads.wake(self)
 
     def after_fork_in_child(self) -> None:
         """The parent delivers its events; the child starts with none."""
@@ -239,7 +267,7 @@ class TelemetryClient:
     @property
     def is_open(self) -> bool:
         """Whether events are (or, with telemetry off, would be) taken: `close` has not been called."""
-        return self._state in (_State.OPEN, _State.DISABLED)
+        return self._state in (_State.OPEN, _State.DISABLED, _State.UNABLE)
 
     @property
     def is_closed(self) -> bool:
@@ -266,8 +294,11 @@ class TelemetryClient:
                 unless `circuit_open` is "retain").
 
         Returns:
-            True when all have reached their end, False when the timeout came first.
+            True when all have reached their end; False when the timeout came first, and at once where nothing will
+            be sent: in an interpreter that allows no threads, or that has ended.
         """
+        if self._sends_nothing():
+            return False
         seconds = _seconds(timeout)
         deadline = None if seconds is None else time.monotonic() + seconds
         return self._wait_at(self._raise_barrier(), deadline)
@@ -276,6 +307,8 @@ class TelemetryClient:
         """`flush` for asyncio: the loop is never blocked, and the call may be cancelled."""
         import asyncio
 
+        if self._sends_nothing():
+            return False
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[bool] = loop.create_future()
 
@@ -346,6 +379,15 @@ class TelemetryClient:
 
         The first call counts, and its deadline.
         """
+        if sys.is_finalizing():  # a thread may have ended with the lock
+            return
+        with self._lock:
+            unable = self._state is _State.UNABLE
+            if unable:
+                self._state = _State.CLOSED
+        if unable:
+            close_contained(self._exporter, self._account.errors)
+            self._closed.open()
         with self._lock:
             if self._state is _State.DISABLED:
                 self._closed.open()
@@ -368,7 +410,7 @@ class TelemetryClient:
         Whoever waits to the end finishes, and only one does: the one who began may have been interrupted. With
         an earlier `deadline` of its own, a caller leaves that to the others.
         """
-        if self._closed.is_open or self._deadline is None:
+        if self._closed.is_open or self._deadline is None or sys.is_finalizing():
             return
         last = self._deadline
         until = last if deadline is None else min(deadline, last)
@@ -418,6 +460,44 @@ class TelemetryClient:
         if self._threads is not None:
             self._threads.wake(self)  # to be forgotten
             sender.detach(self._sender_user, self._threads, grace)
+
+    def begin_exit(self, deadline: float) -> None:
+        """The process ends: have all that is queued sent by `deadline` (`time.monotonic()`); returns at once.
+
+        The client stays open, for those whose exit handlers come later. It sends each event at once from now on.
+        """
+        with self._lock:
+            if self._state is not _State.OPEN:
+                return
+            self._at_exit = True
+            self._interval = self._rest = 0.0
+            self._send_now()
+        if self._replay is not None:
+            self._replay.begin_close(deadline)
+        # A little later, so that a client whose last request ends with the time is not taken for one that was in time.
+        expire(self._exporter, deadline + _GRACE_SECONDS, self._account.errors)
+
+    def finish_exit(self, deadline: float) -> bool:
+        """Wait for what `begin_exit` has begun, at most until `deadline` (`time.monotonic()`).
+
+        Returns:
+            Whether the client needs no `close` now: it has been closed, or can stay open until the process is gone.
+        """
+        if self._state is _State.CLOSING:
+            self.finish_close()
+        if self._state is not _State.OPEN:
+            return True
+        in_time = self._wait_at(self._raise_barrier(), deadline)
+        with given_up(self._lock):
+            in_time = in_time and (self._replay is None or self._replay.wait_closed(deadline))
+        if not (in_time and hold_nothing_open(self._exporter)):
+            return False
+        expire(self._exporter, math.inf, self._account.errors)  # not the requests that are still to come
+        return True
+
+    def _sends_nothing(self) -> bool:
+        """Whether nothing will be sent any more, so that there is nothing to wait for, nor a lock to be trusted."""
+        return self._state is _State.UNABLE or sys.is_finalizing()
 
     def stats(self) -> ClientStats:
         """The account at this moment."""
@@ -566,6 +646,7 @@ class TelemetryClient:
             if not self._under_way:
                 return  # the close has given up on this batch and counted it
             self._under_way = []
+            may_wait = self._state is _State.OPEN and not self._at_exit
             cut_short = outcome is ExportOutcome.CANCELLED and self._interrupted
             self.is_suspect = outcome is ExportOutcome.FAILED or cut_short or seconds > PROMPT_SECONDS
             if not unsent:
@@ -573,7 +654,7 @@ class TelemetryClient:
                 if self._in_flight == self._batch_size:
                     self._expect_more()
             retained = outcome is ExportOutcome.DROPPED and self._config.circuit_open == "retain"
-            kept = bool(unsent) and (cut_short or (retained and self._state is _State.OPEN))
+            kept = bool(unsent) and (cut_short or (retained and may_wait))
             if kept:
                 self._put_back(unsent)
                 if retained:

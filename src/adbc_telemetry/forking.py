@@ -90,7 +90,15 @@ class ForkGate:
 fork_gate: Final = ForkGate()
 
 
-def _renew_all() -> None:
+_renewed_in = os.getpid()
+
+
+def renew_if_forked() -> None:
+    """Renew everything, if this is a forked child that has not done so: some forks run no hooks of Python's."""
+    global _renewed_in
+    if _renewed_in == os.getpid():
+        return
+    _renewed_in = os.getpid()
     fork_gate.after_fork_in_child()
     for thing in _registered.living():
         thing.after_fork_in_child()
@@ -100,5 +108,5 @@ if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(
         before=fork_gate.before_fork,
         after_in_parent=fork_gate.after_fork_in_parent,
-        after_in_child=_renew_all,
+        after_in_child=renew_if_forked,
     )

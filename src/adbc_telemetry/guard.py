@@ -38,7 +38,8 @@ def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable
                 return call(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the border
                 # Only the class: a message may hold what the host program would not want to see in a log.
-                log("telemetry error swallowed: %s", type(error).__name__)
+                with contextlib.suppress(Exception):  # at the very end of the interpreter, logging is gone
+                    log("telemetry error swallowed: %s", type(error).__name__)
                 return fallback(error, *args, **kwargs)
 
         return guarded

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import atexit
-import sys
 import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
-from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
+from adbc_telemetry.interpreters import is_main_interpreter
+from adbc_telemetry.pools import EndOfChild
+from adbc_telemetry.prefork import prefork
 from adbc_telemetry.registry import WeakRegistry
 
 
@@ -28,6 +29,14 @@ class Closeable(Protocol):
         """Wait for the end of it, whoever has begun it, at most until its deadline."""
         ...
 
+    def begin_exit(self, deadline: float) -> None:
+        """Have all that is there sent by `deadline`, and from now on each event at once; returns at once."""
+        ...
+
+    def finish_exit(self, deadline: float) -> bool:
+        """Wait for that, until `deadline`; False where the client has to be closed now."""
+        ...
+
 
 def close_together(clients: Sequence[Closeable], timeout: float | None = None) -> None:
     """Close `clients` side by side, so that all of them take no longer than one."""
@@ -38,43 +47,51 @@ def close_together(clients: Sequence[Closeable], timeout: float | None = None) -
 
 
 class _Exit:
-    """Closes what is open when the interpreter exits, and when a `multiprocessing` child does.
+    """Delivers what open clients have when the interpreter exits, and when a child of a pool does.
 
-    Such a child ends by `os._exit`, past `atexit`, but runs multiprocessing's own finalizers.
+    Handlers that were registered before this one run after it, and may still use connections and close them. So the
+    exit leaves clients open that have delivered everything in time, each ready to send the next event at once.
     """
 
     def __init__(self) -> None:
         self._clients: WeakRegistry[Closeable] = WeakRegistry()
-        self._finalizer_registered = False
+        self._ends = False
         # The first `weakref.finalize` of a process registers the exit of all of them, and what is registered first
         # runs last. urllib3 has finalizers that end its connections: they must not come before our last requests.
         weakref.finalize(self, _Exit).detach()
-        atexit.register(self.close_all)
-        renew_in_child(self)
+        atexit.register(self._deliver)
+        self._end_of_child = EndOfChild(self._close_all)
 
     def add(self, client: Closeable) -> None:
         self._clients.add(client)
-        self._register_finalizer()
-
-    def after_fork_in_child(self) -> None:
-        self._finalizer_registered = False
-        util = sys.modules.get("multiprocessing.util")
-        if util is not None:
-            # A child of multiprocessing forgets all finalizers when it starts, then runs these.
-            util.register_after_fork(self, _Exit._register_finalizer)
+        self._end_of_child.register()
+        if self._ends:
+            client.begin_exit(client.close_deadline())
 
     @contained(lambda error, self: None)
-    def close_all(self) -> None:
-        close_together(self._clients.living())
-
-    def _register_finalizer(self) -> None:
-        process = sys.modules.get("multiprocessing.process")
-        if self._finalizer_registered or process is None or process.parent_process() is None:
+    def _deliver(self) -> None:
+        self._ends = True
+        prefork.end_of_forks()
+        clients = self._clients.living()
+        if not is_main_interpreter():  # it must have no threads any more when its exit handlers have run
+            close_together(clients)
             return
-        from multiprocessing.util import Finalize
+        deadlines = [client.close_deadline() for client in clients]
+        for client, deadline in zip(clients, deadlines, strict=True):
+            client.begin_exit(deadline)
+        to_close = [
+            (client, deadline)
+            for client, deadline in zip(clients, deadlines, strict=True)
+            if not client.finish_exit(deadline)
+        ]
+        for client, deadline in to_close:
+            client.begin_close(deadline)
+        for client, _ in to_close:
+            client.finish_close()
 
-        Finalize(None, self.close_all, exitpriority=0)
-        self._finalizer_registered = True
+    @contained(lambda error, self: None)
+    def _close_all(self) -> None:
+        close_together(self._clients.living())
 
 
 _exit = _Exit()

@@ -13,6 +13,7 @@ All of that is guarded by one lock, which is never held while anything is sent.
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Mapping
 
@@ -204,6 +205,8 @@ class TelemetryClientManager:
     def _release(
         self, lease: TelemetryClientLease, holder: TelemetryClientHolder, timeout: float | None
     ) -> bool:
+        if sys.is_finalizing():  # a thread may have ended with a lock
+            return False
         client = holder.client
         deadline = client.close_deadline(timeout)
         with self._lock:

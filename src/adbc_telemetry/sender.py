@@ -18,6 +18,7 @@ from typing import Final
 from adbc_telemetry.forking import renew_in_child
 from adbc_telemetry.guard import contained
 from adbc_telemetry.native import Empty, RLock, SimpleQueue
+from adbc_telemetry.prefork import prefork
 from adbc_telemetry.schedule import PROMPT_SECONDS, Schedule, Sendable, time_slice
 from adbc_telemetry.workers import WorkerThread
 
@@ -68,6 +69,8 @@ class SenderThreads:
         self._jobs: SimpleQueue[Callable[[_Lane], object] | None] = SimpleQueue()
         self._lanes: list[_Lane] = []
         self._dispatcher = WorkerThread(self._dispatch, "adbc-telemetry-dispatcher")
+        # One lane is there from the start: Python 3.12 starts no thread any more once the interpreter ends.
+        self._add_lanes(1)
 
     def wake(self, client: Sendable) -> None:
         """Ask `client` when it wants to send. Reentrant, never blocks."""
@@ -204,6 +207,8 @@ class Sender:
 
     def attach(self, user: object) -> SenderThreads:
         """The threads, which run until the last user has detached."""
+        if not prefork.threads_may_start():
+            raise RuntimeError("uWSGI is about to fork this process")
         with self._lock:
             self._users.add(user)
             try:

@@ -277,11 +277,15 @@ def test_a_daemon_thread_enqueues_while_the_interpreter_ends(
     )
     ended_well(out)
     (stats,) = out.accounts
-    # All up to the moment of the close, and nothing after it: no gap.
+    assert stats.closes
+    # All up to the moment at which the interpreter stops its threads, and nothing after it: no gap.
     assert server.accepted == numbers(len(server.accepted))
-    assert len(server.accepted) >= 500
-    fault.settled(stats, sent=stats.enqueued, arrived=server.accepted)
-    assert set(fault.lost) <= {"dropped_closed"}
+    assert len(server.accepted) >= max(500, stats.delivered)
+    # More may come after the account was told, and some of that, too, goes out.
+    sent = max(stats.enqueued, len(server.accepted))
+    fault.seen(
+        sent=sent, delivered=len(server.accepted), lost={WITH_THE_PROCESS: sent - len(server.accepted)}
+    )
 
 
 def test_a_thread_outlives_the_main_one(fault: Scenario, server: TelemetryServer) -> None:

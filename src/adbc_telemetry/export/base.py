@@ -174,6 +174,16 @@ def interrupt(exporter: object, long_waits_only: bool, errors: AtomicCounter) ->
         notify(long_waits_only)
 
 
+@contained(lambda error, exporter: False)
+def hold_nothing_open(exporter: object) -> bool:
+    """Have an exporter keep nothing open between exports from now on; False of one that has to be closed instead.
+
+    Only exporters of ours can be told, and not their subclasses, whose `close` may have more to do.
+    """
+    notify = getattr(exporter, "hold_nothing_open", None)
+    return notify is not None and notify() is True
+
+
 @contained(_count)
 def close_contained(exporter: TelemetryExporter, errors: AtomicCounter) -> None:
     """Close an exporter of anybody's; an exception changes nothing any more."""

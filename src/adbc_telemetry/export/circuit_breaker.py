@@ -17,6 +17,7 @@ from adbc_telemetry.export.base import (
     close_contained,
     expire,
     export_contained,
+    hold_nothing_open,
     interrupt,
     takes_statements,
 )
@@ -144,6 +145,10 @@ class CircuitBreakerTelemetryExporter:
     def interrupt(self, long_waits_only: bool = False) -> None:
         """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
         interrupt(self._inner, long_waits_only, self._errors)
+
+    def hold_nothing_open(self) -> bool:
+        """See `export.base.hold_nothing_open`."""
+        return type(self) is CircuitBreakerTelemetryExporter and hold_nothing_open(self._inner)
 
     def close(self) -> None:
         """Close `inner`. The breaker stays, as long as the host's leases do."""

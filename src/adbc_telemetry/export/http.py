@@ -130,6 +130,7 @@ class HttpTransport:
     def __init__(self, host: str) -> None:
         self._url = base_url(host)
         self._closed = False
+        self._holds_open = True
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -198,6 +199,21 @@ class HttpTransport:
             under_way.request = None
             with self._lock:
                 self._requests.discard(request)
+            if not self._holds_open:
+                self._end_idle_connections()
+
+    def hold_nothing_open(self) -> None:
+        """Keep no connection open between requests from now on."""
+        self._holds_open = False
+        self._end_idle_connections()
+
+    def _end_idle_connections(self) -> None:
+        with self._lock:
+            if self._requests:
+                return
+            connections, self._connections = self._connections, None
+        if connections is not None:
+            self._end(connections)
 
     def _connect_first(self) -> urllib3.PoolManager:
         # Without the lock, for which `close` and `interrupt` would wait: TLS reads certificates from the disk.
@@ -222,7 +238,12 @@ class HttpTransport:
             connections, self._connections = self._connections, None
         self.interrupt()
         if connections is not None:
-            connections.clear()
+            self._end(connections)
+
+    def _end(self, connections: urllib3.PoolManager) -> None:
+        # `clear` leaves them to a finalizer, which does nothing any more once `weakref`'s exit handler has run.
+        connections.connection_from_url(self._url).close()
+        connections.clear()
 
 
 def _exchange(

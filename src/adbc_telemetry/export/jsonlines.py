@@ -59,6 +59,10 @@ class JsonLinesTelemetryExporter:
             reason="not a log, or a value that the wire cannot carry" if rejected else None,
         )
 
+    def hold_nothing_open(self) -> bool:
+        """See `export.base.hold_nothing_open`."""
+        return type(self) is JsonLinesTelemetryExporter
+
     def close(self) -> None:
         """Later exports are cancelled. Idempotent."""
         with self._lock:

@@ -48,6 +48,10 @@ class InMemoryTelemetryExporter:
             self._batches.append(tuple(logs))
         return ExportResult(outcome=ExportOutcome.DELIVERED, delivered=len(logs))
 
+    def hold_nothing_open(self) -> bool:
+        """See `export.base.hold_nothing_open`."""
+        return type(self) is InMemoryTelemetryExporter
+
     def close(self) -> None:
         """Take note of it; the logs stay readable."""
         self.closed = True

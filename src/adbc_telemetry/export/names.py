@@ -73,9 +73,10 @@ class Resolution:
             raise TimeoutError("too many look-ups hang") from None
         try:
             start_thread(lambda: self._look_up(lambda: free.put(None)), "adbc-telemetry-lookup")
-        except RuntimeError as error:
-            free.put(None)
-            raise OSError("no thread to be had for a look-up") from error
+        except RuntimeError:
+            # There is none to be had; Python 3.12 starts none once the interpreter ends. A look-up that hangs then
+            # holds its lane, which others wait for no longer than their deadlines.
+            self._look_up(lambda: free.put(None))
         try:
             answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
         except Empty:

@@ -127,6 +127,11 @@ class OtlpTelemetryExporter:
         """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
         self._sender.interrupt(long_waits_only)
 
+    def hold_nothing_open(self) -> bool:
+        """See `export.base.hold_nothing_open`."""
+        self._sender.hold_nothing_open()
+        return type(self) is OtlpTelemetryExporter
+
     def close(self) -> None:
         """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""
         self._sender.close()

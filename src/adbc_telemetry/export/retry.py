@@ -68,6 +68,7 @@ class PoliteSender:
         self._expires: float | None = None
         self._interruptions = 0
         self._long_wait_interruptions = 0
+        self._holds_open = True
         self._quiet_until = 0.0  # the end of a Retry-After that was interrupted
         self.after_fork_in_child()
         renew_in_child(self)
@@ -141,6 +142,14 @@ class PoliteSender:
         if transport is not None:
             transport.interrupt()
 
+    def hold_nothing_open(self) -> None:
+        """Keep no connection open between requests from now on."""
+        with self._lock:
+            self._holds_open = False
+            transport = self._transport
+        if transport is not None:
+            transport.hold_nothing_open()
+
     def close(self) -> None:
         """End what is under way, as cancelled. Idempotent; later requests are cancelled at once."""
         with self._lock:
@@ -157,7 +166,10 @@ class PoliteSender:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
             transport = self._transport = self._transport or transport
+            holds_open = self._holds_open
             deadline = _earlier(deadline, self._expires)
+        if not holds_open:
+            transport.hold_nothing_open()
         answer = transport.post(
             self._anonymous_path if authentication is None else self._path,
             body,
