@@ -1019,6 +1019,13 @@ def test_without_a_thread_to_be_had_events_wait_or_are_counted(monkeypatch: pyte
 
 
 def test_without_a_thread_for_a_lane_events_wait_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    gated = GatedExporter()
+    busy = TelemetryClient(
+        "busy", configuration(), exporter=gated
+    )  # has the lane that is there from the start
+    busy.enqueue(make_log())
+    busy.flush(0)
+    assert gated.entered.wait(10)
     exporter = InMemoryTelemetryExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
     tried = threading.Event()
@@ -1033,5 +1040,7 @@ def test_without_a_thread_for_a_lane_events_wait_for_one(monkeypatch: pytest.Mon
         assert client.flush(0.05) is False
         assert tried.is_set()
     assert client.flush(10) is True
+    gated.gate.set()
+    assert busy.close() is True
     assert client.close() is True
     assert len(exporter.logs) == 1

@@ -485,8 +485,7 @@ def test_an_export_that_backs_off_ends_when_it_is_told_to(collector: TelemetrySe
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(exporter.export(make_logs(1))))
     thread.start()
-    back_off = exporter._sender._waiting
-    wait_until(lambda: vars(back_off)["_waiters"])
+    wait_until(lambda: exporter._sender._changed._waiting)
     start = time.monotonic()
 
     if end == "close":
