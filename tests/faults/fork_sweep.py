@@ -80,7 +80,7 @@ class Sweep:
         self._random = random.Random(seed)
         self._folder = folder
         self.wrong: list[str] = []
-        self.forks = 0
+        self.forks = self.sent = self.arrived = 0
         self.slowest = 0.0
 
     def run(self, rounds: int, plain: TelemetryServer, tls: TelemetryServer, bundle: Path) -> None:
@@ -108,6 +108,8 @@ class Sweep:
         arrived = Counter(each for each in server.accepted if each.startswith(name + " "))
         expected = {f"{name} parent {event}" for event in range(130)}
         expected |= {f"{name} child {child} {event}" for child in range(3) for event in range(70)}
+        self.sent += len(expected)
+        self.arrived += len(expected & set(arrived))
         lost, twice = len(expected - set(arrived)), sum(count > 1 for count in arrived.values())
         if out.returncode or out.stderr or lost or twice or max(seconds) > LONGEST_SECONDS:
             self.wrong.append(

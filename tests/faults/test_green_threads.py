@@ -221,7 +221,7 @@ def test_gunicorn_with_gevent_workers(
         gunicorn = python(
             *("-W", "ignore", "-m", "gunicorn", "application:application", *preload, "--workers", "2"),
             *("--worker-class", "gevent", "--bind", f"fd://{listener.fileno()}", "--chdir", str(tmp_path)),
-            *("--graceful-timeout", "20", "--log-level", "warning"),
+            *("--graceful-timeout", "2", "--log-level", "warning"),
             environ={"TEST_ENDPOINT": server.url, "HOME": str(tmp_path)},
             pass_fds=[listener.fileno()],
         )
