@@ -178,7 +178,7 @@ def test_the_last_failure_is_the_answer_of_the_endpoint(server: TelemetryServer)
         assert reason_of(send(client)) == "HTTP 401"
 
 
-def test_the_last_failure_is_that_nobody_answers() -> None:
+def test_the_last_failure_is_that_there_is_no_answer() -> None:
     with TelemetryClient(refused_url(), configuration()) as client:
         stats = send(client)
     assert (stats.failed, reason_of(stats)) == (1, "NewConnectionError")

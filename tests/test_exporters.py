@@ -86,7 +86,7 @@ def test_a_closed_exporter_writes_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("empty", [[], (), None])
 @pytest.mark.parametrize("closed", [False, True])
-def test_an_empty_batch_is_delivered_without_a_word_to_anybody(
+def test_an_empty_batch_is_delivered_and_touches_nothing(
     empty: Any, closed: bool, server: TelemetryServer, tmp_path: Path
 ) -> None:
     config = TelemetryConfiguration(request_timeout_ms=5_000)

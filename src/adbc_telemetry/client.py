@@ -603,7 +603,7 @@ class TelemetryClient:
             with self._lock:
                 self._under_way = logs if self._under_way else []
             result = export_contained(self._exporter, logs, deadline, self._account.errors)
-        except BaseException as error:  # a SystemExit of somebody's, which ends nothing in a thread of ours
+        except BaseException as error:  # an exporter's SystemExit, say: it ends nothing in a thread of ours
             self._account.errors.increment()
             result = failed_export(error)
             raise
@@ -662,7 +662,7 @@ class TelemetryClient:
             to_spool = bool(unsent) and not kept and self._spool is not None
             if not to_spool:
                 self._settle(settlement, outcome, 0, kept)
-        # Before anybody who waits for this batch goes on to ask.
+        # Before the barriers open: a caller who has waited for this batch may ask at once.
         self._diagnose(result, settlement, kept)
         if to_spool:
             spooled = self._to_spool(unsent)

@@ -52,8 +52,7 @@ class Diagnostics:
         """Remember a failure.
 
         Args:
-            reason: what it was. An exporter of anybody's may have said it: what does not look like words counts as
-                nothing.
+            reason: what it was. A foreign exporter may have said it: what does not look like words counts as nothing.
             otherwise: what is said then.
 
         Returns:

@@ -122,7 +122,7 @@ def _counted_failure(
     return failed_export(error)
 
 
-# The exceptions of an exporter of anybody's end here. `errors` counts them.
+# The exceptions of foreign exporters end here. `errors` counts them.
 
 
 @contained(_counted_failure)

@@ -51,8 +51,8 @@ def instrument(
     Args:
         connection: a DBAPI connection, of ADBC or of any other driver that follows PEP 249.
         endpoint: where events go, a host or a URL. A host without a scheme means HTTPS, and plain HTTP where it is
-            this machine: `127.0.0.1:8317`. Where nobody says, the environment's `ADBC_TELEMETRY_ENDPOINT`, and
-            without that nothing is done, unless there is an `exporter`.
+            this machine: `127.0.0.1:8317`. By default the environment's `ADBC_TELEMETRY_ENDPOINT`;
+            without either nothing is done, unless there is an `exporter`.
         auth: returns the headers that authenticate a request.
         config: settings; those of the environment, with telemetry enabled, where nobody says.
         exporter: where events go instead of to the service.
