@@ -80,7 +80,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     _errors: int = 0
     _id: str | int | None = field(
         default_factory=next_number
-    )  # the number of an id that nobody has asked for yet
+    )  # a number stands for the id that is made of it
     _error_name: str | None = None
     _start_ns: int = 0
     _execute_complete_ns: int | None = None

@@ -87,6 +87,7 @@ class CircuitBreaker:
         """Another thread of the parent may have held the locks, or a permit."""
         self._lock = RLock()  # guards everything here, pybreaker's state included
         self._breaker._lock = RLock()
+        self._untold.clear()
         self._probing = False
 
     @property

@@ -258,9 +258,8 @@ class SpoolSegment:
     def __init__(self, spool: Spool, path: str, descriptor: int) -> None:
         self._spool = spool
         self._path = path
-        self._descriptor: int | None = (
-            descriptor  # None once it is closed: the number may be another file's by then
-        )
+        # None once it is closed: the number may be another file's by then.
+        self._descriptor: int | None = descriptor
         self._records: list[tuple[int, TelemetryFrontendLog]] = []  # each with the offset where it begins
 
     def load(self) -> bool:
