@@ -471,7 +471,7 @@ class TelemetryClient:
                 return
             self._at_exit = True
             self._interval = self._rest = 0.0
-            self._send_now()
+        self._send_now()
         if self._replay is not None:
             self._replay.begin_close(deadline)
         # A little later, so that a client whose last request ends with the time is not taken for one that was in time.
@@ -494,6 +494,13 @@ class TelemetryClient:
             return False
         expire(self._exporter, math.inf, self._account.errors)  # not the requests that are still to come
         return True
+
+    def begin_at_exit(self) -> None:
+        """The client is made while the process ends: as `finish_exit` leaves those that it leaves open."""
+        with self._lock:
+            self._at_exit = True
+            self._interval = self._rest = 0.0
+        hold_nothing_open(self._exporter)
 
     def _sends_nothing(self) -> bool:
         """Whether nothing will be sent any more, so that there is nothing to wait for, nor a lock to be trusted."""

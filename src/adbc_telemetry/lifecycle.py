@@ -29,6 +29,10 @@ class Closeable(Protocol):
         """Wait for the end of it, whoever has begun it, at most until its deadline."""
         ...
 
+    def begin_at_exit(self) -> None:
+        """Send each event at once: the client is made while the process ends."""
+        ...
+
     def begin_exit(self, deadline: float) -> None:
         """Have all that is there sent by `deadline`, and from now on each event at once; returns at once."""
         ...
@@ -66,7 +70,7 @@ class _Exit:
         self._clients.add(client)
         self._end_of_child.register()
         if self._ends:
-            client.begin_exit(client.close_deadline())
+            client.begin_at_exit()
 
     @contained(lambda error, self: None)
     def _deliver(self) -> None:

@@ -129,6 +129,26 @@ def test_a_late_handler_makes_a_connection(fault: Scenario, server: TelemetrySer
     fault.seen(sent=5, delivered=len(set(server.accepted)))
 
 
+def test_a_late_handler_makes_a_client_and_takes_its_time(fault: Scenario, server: TelemetryServer) -> None:
+    """A late handler makes a client, and enqueues when more time has gone by than the client's close may take."""
+    out = run_late(
+        """
+        def late():
+            client = TelemetryClient(sys.argv[1], config(close_timeout_ms=50))
+            began = time.monotonic()
+            wait_until(lambda: time.monotonic() > began + 0.3)
+            enqueue(client, 10)
+            wait_until(lambda: client.stats().delivered == 10)  # at once
+            assert client.close()
+            tell(client)
+        """,
+        server.url,
+    )
+    (stats,) = out.accounts
+    fault.settled(stats, sent=10, arrived=server.accepted)
+    assert fault.delivered == 10
+
+
 def test_a_late_handler_leaves_its_connection_open(fault: Scenario, server: TelemetryServer) -> None:
     """A handler that was registered before the import executes a statement; nothing closes the connection."""
     out = run_late(
