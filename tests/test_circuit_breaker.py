@@ -22,21 +22,12 @@ from adbc_telemetry import (
 )
 from adbc_telemetry.export import breaker as breaker_module
 from adbc_telemetry.schema import TelemetryFrontendLog
+from support.clock import Clock
 from support.logs import make_log, make_logs
 from support.server import Reply, TelemetryServer, refused_url
 from support.waiting import run_in_threads, wait_until
 
 CLOSED, OPEN, HALF_OPEN = CircuitBreakerState.CLOSED, CircuitBreakerState.OPEN, CircuitBreakerState.HALF_OPEN
-
-
-class Clock:
-    """Stands in for the monotonic clock of the breaker."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ from adbc_telemetry.export import spool as spool_module
 from adbc_telemetry.export.spool import Spool
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.testing import GatedExporter
+from support.clock import Clock
 from support.logs import ids_of, make_log, make_logs
 from support.server import Reply, TelemetryServer, refused_url
 from support.waiting import wait_until
@@ -73,16 +74,6 @@ def reason_of(stats: ClientStats) -> str:
     assert stats.last_failure is not None
     assert stats.last_failure.age >= 0
     return stats.last_failure.reason
-
-
-class Clock:
-    """Stands in for the monotonic clock of a module."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-
-    def monotonic(self) -> float:
-        return self.now
 
 
 @pytest.fixture

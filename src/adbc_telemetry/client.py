@@ -469,8 +469,7 @@ class TelemetryClient:
         with self._lock:
             if self._state is not _State.OPEN:
                 return
-            self._at_exit = True
-            self._interval = self._rest = 0.0
+            self._send_each_at_once()
         self._send_now()
         if self._replay is not None:
             self._replay.begin_close(deadline)
@@ -498,9 +497,12 @@ class TelemetryClient:
     def begin_at_exit(self) -> None:
         """The client is made while the process ends: as `finish_exit` leaves those that it leaves open."""
         with self._lock:
-            self._at_exit = True
-            self._interval = self._rest = 0.0
+            self._send_each_at_once()
         hold_nothing_open(self._exporter)
+
+    def _send_each_at_once(self) -> None:
+        self._at_exit = True
+        self._interval = self._rest = 0.0
 
     def _sends_nothing(self) -> bool:
         """Whether nothing will be sent any more, so that there is nothing to wait for, nor a lock to be trusted."""

@@ -26,7 +26,7 @@ from adbc_telemetry.hosts import normalize_host
 from adbc_telemetry.native import RLock
 from adbc_telemetry.schema import FeatureFlagsResponse
 from adbc_telemetry.sender import sender
-from adbc_telemetry.system import package_version
+from adbc_telemetry.version import __version__
 
 TELEMETRY_FLAG: Final = "databricks.partnerplatform.clientConfigsFeatureFlags.enableTelemetryForAdbc"
 """The flag that turns telemetry on, as the C# ADBC driver calls it. Those of other drivers end in their own names:
@@ -85,7 +85,7 @@ class FeatureFlags:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = normalize_host(host)
-        version = package_version() if client_version is None else client_version
+        version = __version__ if client_version is None else client_version
         names = f"{quote(client_name, safe='')}/{quote(version, safe='')}"
         self._path = f"/api/2.0/connector-service/feature-flags/{names}"
         self._timeout = checked_config(config).request_timeout_ms / 1000
@@ -162,7 +162,7 @@ class FeatureFlags:
         with fork_gate:
             from adbc_telemetry.export.http import HttpTransport
 
-        headers = {"Accept": "application/json", "User-Agent": f"adbc-telemetry/{package_version()}"}
+        headers = {"Accept": "application/json", "User-Agent": f"adbc-telemetry/{__version__}"}
         headers.update(credentials(self._host, auth) or {})
         transport = HttpTransport(self._host)
         try:

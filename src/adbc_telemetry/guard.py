@@ -19,7 +19,10 @@ R = TypeVar("R")
 
 
 def log(message: str, *arguments: object) -> None:
-    """Write a line to the log, at DEBUG. A handler of the program's may raise; that goes no further."""
+    """Write a line to the log, at DEBUG.
+
+    A handler of the program's may raise, and logging is gone at the very end of the interpreter: neither goes further.
+    """
     with contextlib.suppress(Exception):
         logger.debug(message, *arguments)
 
@@ -38,8 +41,7 @@ def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable
                 return call(*args, **kwargs)
             except Exception as error:  # noqa: BLE001 - the border
                 # Only the class: a message may hold what the host program would not want to see in a log.
-                with contextlib.suppress(Exception):  # at the very end of the interpreter, logging is gone
-                    log("telemetry error swallowed: %s", type(error).__name__)
+                log("telemetry error swallowed: %s", type(error).__name__)
                 return fallback(error, *args, **kwargs)
 
         return guarded

@@ -44,9 +44,14 @@ class Closeable(Protocol):
 
 def close_together(clients: Sequence[Closeable], timeout: float | None = None) -> None:
     """Close `clients` side by side, so that all of them take no longer than one."""
-    for client in clients:
-        client.begin_close(client.close_deadline(timeout))
-    for client in clients:
+    _close_by([(client, client.close_deadline(timeout)) for client in clients])
+
+
+def _close_by(clients: Sequence[tuple[Closeable, float]]) -> None:
+    """Close clients side by side, each by its deadline (`time.monotonic()`)."""
+    for client, deadline in clients:
+        client.begin_close(deadline)
+    for client, _ in clients:
         client.finish_close()
 
 
@@ -80,18 +85,10 @@ class _Exit:
         if not is_main_interpreter():  # it must have no threads any more when its exit handlers have run
             close_together(clients)
             return
-        deadlines = [client.close_deadline() for client in clients]
-        for client, deadline in zip(clients, deadlines, strict=True):
+        ending = [(client, client.close_deadline()) for client in clients]
+        for client, deadline in ending:
             client.begin_exit(deadline)
-        to_close = [
-            (client, deadline)
-            for client, deadline in zip(clients, deadlines, strict=True)
-            if not client.finish_exit(deadline)
-        ]
-        for client, deadline in to_close:
-            client.begin_close(deadline)
-        for client, _ in to_close:
-            client.finish_close()
+        _close_by([(client, deadline) for client, deadline in ending if not client.finish_exit(deadline)])
 
     @contained(lambda error, self: None)
     def _close_all(self) -> None:

@@ -35,7 +35,7 @@ def detect_system_configuration(
         client_app_name: the application, as its author calls it; left out where nobody says.
     """
     readers: dict[str, Callable[[], str | None]] = {
-        "driver_version": lambda: driver_version if driver_name else (driver_version or package_version()),
+        "driver_version": lambda: driver_version if driver_name else (driver_version or __version__),
         "runtime_name": lambda: f"{platform.python_implementation()} {platform.python_version()}",
         "runtime_version": platform.python_version,
         "runtime_vendor": platform.python_implementation,
@@ -50,11 +50,6 @@ def detect_system_configuration(
     }
     fields = {name: _or_none(read) for name, read in readers.items()}
     return DriverSystemConfiguration(**{name: value for name, value in fields.items() if value})
-
-
-def package_version() -> str:
-    """The version of this package. A constant: the installed metadata takes imports and files to read."""
-    return __version__
 
 
 def _os_version() -> str | None:

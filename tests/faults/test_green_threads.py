@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import signal
-import socket
 import sys
 import textwrap
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +14,8 @@ import trustme
 
 from faults.scenario import Scenario
 from support.endpoints import TlsTelemetryServer, server_context
-from support.process import Ended, python, running_python
+from support.gunicorn import running_gunicorn
+from support.process import Ended, running_python
 from support.server import TelemetryServer, black_hole, raw_endpoint
 
 pytest.importorskip("gevent")
@@ -215,30 +214,16 @@ def test_gunicorn_with_gevent_workers(
 ) -> None:
     """gunicorn with 2 gevent workers serves 60 requests, an event each, then SIGTERM."""
     pytest.importorskip("gunicorn")
-    (tmp_path / "application.py").write_text(APPLICATION, encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        port = listener.getsockname()[1]
-        gunicorn = python(
-            *("-W", "ignore", "-m", "gunicorn", "application:application", *preload, "--workers", "2"),
-            *("--worker-class", "gevent", "--bind", f"fd://{listener.fileno()}", "--chdir", str(tmp_path)),
-            *("--graceful-timeout", "2", "--log-level", "warning"),
-            environ={"TEST_ENDPOINT": server.url, "HOME": str(tmp_path)},
-            pass_fds=[listener.fileno()],
-        )
-
-        def ask(number: int) -> bytes:
-            connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-            try:
-                connection.request("GET", f"/request-{number}")
-                return connection.getresponse().read()
-            finally:
-                connection.close()
-
-        with gunicorn as running:
-            with ThreadPoolExecutor(4) as threads:
-                assert set(threads.map(ask, range(60))) == {b"ok"}
-            running.send(signal.SIGTERM)
-            out = running.end()
+    options = (*preload, "--worker-class", "gevent", "--graceful-timeout", "2")
+    warnings = ("-W", "ignore")  # gevent's own, of patching late
+    with running_gunicorn(tmp_path, APPLICATION, server.url, *options, interpreter_options=warnings) as (
+        running,
+        ask,
+    ):
+        with ThreadPoolExecutor(4) as threads:
+            assert set(threads.map(ask, (f"request-{number}" for number in range(60)))) == {b"ok"}
+        running.send(signal.SIGTERM)
+        out = running.end()
     assert out.code == 0, out.stderr
     assert "Traceback" not in out.stderr
     assert sorted(server.accepted) == sorted(f"request-{number}" for number in range(60))

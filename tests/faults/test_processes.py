@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 import os
 import re
 import signal
@@ -19,7 +18,8 @@ import pytest
 from faults.fork_sweep import sweep
 from faults.scenario import Scenario
 from support.differential import PACKAGE
-from support.process import PROGRAM, python, run_program, run_python, running_program
+from support.gunicorn import running_gunicorn
+from support.process import PROGRAM, run_program, run_python, running_program
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint
 from support.waiting import wait_until
 
@@ -896,37 +896,18 @@ def test_a_server_forks_its_workers_and_is_stopped(
 ) -> None:
     """gunicorn preloads an application that makes its client in the master; requests to 2 workers, then SIGTERM."""
     pytest.importorskip("gunicorn")
-    (tmp_path / "application.py").write_text(APPLICATION, encoding="utf-8")
-    with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
-        port = listener.getsockname()[1]
-        gunicorn = python(
-            *("-m", "gunicorn", "application:application", "--preload", "--workers", "2"),
-            *("--worker-class", worker, "--threads", "2" if worker == "gthread" else "1"),
-            *("--bind", f"fd://{listener.fileno()}", "--chdir", str(tmp_path)),
-            *("--graceful-timeout", "20", "--log-level", "warning"),
-            environ={"TEST_ENDPOINT": server.url, "HOME": str(tmp_path)},  # it leaves files at home
-            pass_fds=[listener.fileno()],
-        )
-        with gunicorn as running:
-
-            def ask(name: str) -> bytes:
-                # The port listens already: who comes early waits in the backlog.
-                connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-                try:
-                    connection.request("GET", f"/{name}")
-                    return connection.getresponse().read()
-                finally:
-                    connection.close()
-
-            with ThreadPoolExecutor(4) as threads:
-                # Two at once, which a sync worker cannot have: both workers are at work.
-                held = [threads.submit(ask, name) for name in numbers(2, "held-")]
-                wait_until(lambda: len(list(tmp_path.glob("held-*"))) == 2)
-                (tmp_path / "release").touch()
-                answers = list(threads.map(ask, numbers(58, "request-")))
-                assert {*answers, *(future.result() for future in held)} == {b"ok"}
-            running.send(signal.SIGTERM)
-            out = running.end()
+    threads_each = "2" if worker == "gthread" else "1"
+    options = ("--preload", "--worker-class", worker, "--threads", threads_each, "--graceful-timeout", "20")
+    with running_gunicorn(tmp_path, APPLICATION, server.url, *options) as (running, ask):
+        with ThreadPoolExecutor(4) as threads:
+            # Two at once, which a sync worker cannot have: both workers are at work.
+            held = [threads.submit(ask, name) for name in numbers(2, "held-")]
+            wait_until(lambda: len(list(tmp_path.glob("held-*"))) == 2)
+            (tmp_path / "release").touch()
+            answers = list(threads.map(ask, numbers(58, "request-")))
+            assert {*answers, *(future.result() for future in held)} == {b"ok"}
+        running.send(signal.SIGTERM)
+        out = running.end()
     assert out.code == 0, out.stderr
     assert "Traceback" not in out.stderr
     delivered = arrived_once(server, ["master"], numbers(2, "held-"), numbers(58, "request-"))

@@ -31,7 +31,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from adbc_telemetry.schema import DriverSystemConfiguration, TelemetryFrontendLog
-from adbc_telemetry.system import package_version
+from adbc_telemetry.version import __version__
 
 if "event_name" not in LogRecord.DESCRIPTOR.fields_by_name:
     raise ImportError("opentelemetry-proto is older than 1.35: its log records have no event name")
@@ -176,7 +176,7 @@ def request_body(records: Sequence[EncodedRecord]) -> bytes:
     by_system: dict[DriverSystemConfiguration, list[LogRecord]] = {}
     for record in records:
         by_system.setdefault(record.system, []).append(record.record)
-    scope = InstrumentationScope(name="adbc_telemetry", version=package_version())
+    scope = InstrumentationScope(name="adbc_telemetry", version=__version__)
     request = ExportLogsServiceRequest(
         resource_logs=[
             ResourceLogs(resource=_resource(system), scope_logs=[ScopeLogs(scope=scope, log_records=logs)])
@@ -212,7 +212,7 @@ def _resource(system: DriverSystemConfiguration) -> Resource:
     attributes = [
         _attribute("service.name", service),
         _attribute("telemetry.sdk.name", "adbc-telemetry"),
-        _attribute("telemetry.sdk.version", package_version()),
+        _attribute("telemetry.sdk.version", __version__),
         _attribute("telemetry.sdk.language", "python"),
         *_attributes(system, RESOURCE_ATTRIBUTES),
     ]

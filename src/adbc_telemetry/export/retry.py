@@ -20,7 +20,7 @@ from adbc_telemetry.forking import fork_gate, renew_in_child
 from adbc_telemetry.hosts import base_url, normalize_host
 from adbc_telemetry.latch import Latch
 from adbc_telemetry.native import RLock
-from adbc_telemetry.system import package_version
+from adbc_telemetry.version import __version__
 
 if TYPE_CHECKING:
     from adbc_telemetry.export.http import HttpTransport
@@ -98,7 +98,7 @@ class PoliteSender:
             ExportError: see `HttpTransport.post`, by the last attempt.
         """
         config = self._config
-        headers = {**headers, "User-Agent": f"adbc-telemetry/{package_version()}"}
+        headers = {**headers, "User-Agent": f"adbc-telemetry/{__version__}"}
         if config.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, compresslevel=6, mtime=0)

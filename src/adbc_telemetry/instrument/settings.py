@@ -20,7 +20,8 @@ from adbc_telemetry.instrument.recorder import SessionRecorder
 from adbc_telemetry.manager import TelemetryClientManager
 from adbc_telemetry.schema import ExecutionResultFormat
 from adbc_telemetry.session import TelemetrySessionContext
-from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration, package_version
+from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration
+from adbc_telemetry.version import __version__
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
 _NOWHERE: Final = (
@@ -133,6 +134,6 @@ def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
 @functools.cache
 def _user_agent(driver_name: str | None, driver_version: str | None) -> str:
     """`adbc-telemetry/0.1.0 (ADBC SQLite Driver 1.13.0)`."""
-    agent = f"{DRIVER_NAME}/{package_version()}"
+    agent = f"{DRIVER_NAME}/{__version__}"
     driver = " ".join(filter(None, (driver_name, (driver_version or "").removeprefix("v"))))
     return f"{agent} ({driver})" if driver else agent

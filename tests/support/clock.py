@@ -1,0 +1,13 @@
+"""A monotonic clock that stands still, for modules that ask `time.monotonic`."""
+
+from __future__ import annotations
+
+
+class Clock:
+    """Stands in for the module `time`; a test sets `now`, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
