@@ -9,9 +9,10 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, settings
 
-from adbc_telemetry import TelemetryClientManager, lifecycle
+from adbc_telemetry import TelemetryClientManager
+from adbc_telemetry.pipeline import shutdown
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
-from adbc_telemetry.lifecycle import close_together
+from adbc_telemetry.pipeline.shutdown import close_together
 from support.postgres import PostgresServer, find_binaries, why_not
 from support.server import TelemetryServer
 from support.waiting import wait_until
@@ -42,7 +43,7 @@ def nothing_left_behind() -> Iterator[None]:
         wait_until(lambda: our_threads() == [], timeout=5, what=lambda: f"threads left: {our_threads()}")
     except AssertionError:
         close_together(
-            lifecycle._exit._clients.living(), timeout=0
+            shutdown._exit._clients.living(), timeout=0
         )  # this test fails, and no other for its sake
         raise
     breakers = CircuitBreakerManager.get_instance()

@@ -12,7 +12,7 @@ from adbc_telemetry import (
     TelemetryConfiguration,
     TelemetrySessionContext,
 )
-from adbc_telemetry.ids import new_id
+from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.schema import (
     ChunkDetails,
     ExecutionResultFormat,

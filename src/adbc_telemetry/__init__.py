@@ -8,26 +8,27 @@ from __future__ import annotations
 
 import importlib
 
-from adbc_telemetry.version import __version__
+from adbc_telemetry.core.version import __version__
 
 TYPE_CHECKING = False  # type checkers know the name; `typing` takes longer to import than all of this
 if TYPE_CHECKING:
     from adbc_telemetry.client import TelemetryClient
     from adbc_telemetry.config import TelemetryConfiguration
     from adbc_telemetry.context import StatementTelemetryContext
+    from adbc_telemetry.core.diagnostics import Failure
+    from adbc_telemetry.core.hosts import normalize_host
+    from adbc_telemetry.events.session import TelemetrySessionContext
     from adbc_telemetry.export.base import ExportOutcome, ExportResult, TelemetryExporter
     from adbc_telemetry.export.breaker import CircuitBreaker, CircuitBreakerState
     from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager, CircuitBreakerTelemetryExporter
     from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
-    from adbc_telemetry.export.errors import is_terminal_error
     from adbc_telemetry.export.jsonlines import JsonLinesTelemetryExporter
     from adbc_telemetry.export.memory import InMemoryTelemetryExporter
     from adbc_telemetry.export.otlp import OtlpTelemetryExporter
-    from adbc_telemetry.hosts import normalize_host
-    from adbc_telemetry.instrument import install, instrument, uninstall
+    from adbc_telemetry.instrumentation.installation import install, instrument, uninstall
     from adbc_telemetry.manager import TelemetryClientLease, TelemetryClientManager
-    from adbc_telemetry.protocols import ClientStats, Failure, NoopTelemetryClient, TelemetryClientProtocol
-    from adbc_telemetry.session import TelemetrySessionContext
+    from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
+    from adbc_telemetry.transport.errors import is_terminal_error
 
 # A driver that imports this and never turns telemetry on has imported next to nothing.
 _LAZY = {
@@ -39,7 +40,7 @@ _LAZY = {
     "DatabricksTelemetryExporter": "export.databricks",
     "ExportOutcome": "export.base",
     "ExportResult": "export.base",
-    "Failure": "protocols",
+    "Failure": "core.diagnostics",
     "InMemoryTelemetryExporter": "export.memory",
     "JsonLinesTelemetryExporter": "export.jsonlines",
     "NoopTelemetryClient": "protocols",
@@ -51,12 +52,12 @@ _LAZY = {
     "TelemetryClientProtocol": "protocols",
     "TelemetryConfiguration": "config",
     "TelemetryExporter": "export.base",
-    "TelemetrySessionContext": "session",
-    "install": "instrument",
-    "instrument": "instrument",
-    "is_terminal_error": "export.errors",
-    "normalize_host": "hosts",
-    "uninstall": "instrument",
+    "TelemetrySessionContext": "events.session",
+    "install": "instrumentation.installation",
+    "instrument": "instrumentation.installation",
+    "is_terminal_error": "transport.errors",
+    "normalize_host": "core.hosts",
+    "uninstall": "instrumentation.installation",
 }
 
 __all__ = [

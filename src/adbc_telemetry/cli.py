@@ -10,7 +10,7 @@ import traceback
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final, NoReturn
 
-from adbc_telemetry.version import __version__
+from adbc_telemetry.core.version import __version__
 
 if TYPE_CHECKING:
     from adbc_telemetry.collector import Collector, Report

@@ -29,11 +29,18 @@ from itertools import repeat, starmap
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from adbc_telemetry.account import Account
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
-from adbc_telemetry.counter import AtomicCounter
-from adbc_telemetry.diagnostics import Diagnostics
-from adbc_telemetry.export.auth import Auth
+from adbc_telemetry.core.counter import AtomicCounter
+from adbc_telemetry.core.diagnostics import Diagnostics
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.hosts import normalize_host
+from adbc_telemetry.core.interpreters import forbids_threads
+from adbc_telemetry.core.latch import Latch, given_up
+from adbc_telemetry.core.native import RLock, current_task, start_thread
+from adbc_telemetry.core.uwsgi import prefork
+from adbc_telemetry.events.session import hand_over_statements_to
+from adbc_telemetry.events.statement import LoggedStatement, logs_of
 from adbc_telemetry.export.base import (
     ExportOutcome,
     ExportResult,
@@ -50,22 +57,15 @@ from adbc_telemetry.export.base import (
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
-from adbc_telemetry.export.spool import Spool
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.guard import contained
-from adbc_telemetry.hosts import normalize_host
-from adbc_telemetry.interpreters import forbids_threads
-from adbc_telemetry.latch import Latch, given_up
-from adbc_telemetry.lifecycle import close_at_exit
-from adbc_telemetry.native import RLock, current_task, start_thread
-from adbc_telemetry.prefork import prefork
+from adbc_telemetry.pipeline.account import Account
+from adbc_telemetry.pipeline.replay import Replay
+from adbc_telemetry.pipeline.scheduler import PROMPT_SECONDS
+from adbc_telemetry.pipeline.sender import SenderThreads, sender
+from adbc_telemetry.pipeline.shutdown import close_at_exit
+from adbc_telemetry.pipeline.spool import Spool
 from adbc_telemetry.protocols import ClientStats
-from adbc_telemetry.replay import Replay
-from adbc_telemetry.schedule import PROMPT_SECONDS
 from adbc_telemetry.schema import TelemetryFrontendLog
-from adbc_telemetry.sender import SenderThreads, sender
-from adbc_telemetry.session import hand_over_statements_to
-from adbc_telemetry.statement import LoggedStatement, logs_of
+from adbc_telemetry.transport.auth import Auth
 
 if TYPE_CHECKING:
     import asyncio

@@ -10,13 +10,13 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from adbc_telemetry.guard import contained
-from adbc_telemetry.ids import id_of, next_number
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.ids import id_of, next_number
+from adbc_telemetry.events.session import TelemetrySessionContext
+from adbc_telemetry.events.statement import LoggedStatement
+from adbc_telemetry.events.wire_types import as_text
 from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import ExecutionResultFormat, OperationType, StatementType
-from adbc_telemetry.session import TelemetrySessionContext
-from adbc_telemetry.statement import LoggedStatement
-from adbc_telemetry.wiretypes import as_text
 
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
 _LIMIT: Final = 1e15

@@ -18,15 +18,15 @@ import msgspec
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
-from adbc_telemetry.export.auth import Auth, checked_auth, credentials
-from adbc_telemetry.export.errors import HttpStatusError
-from adbc_telemetry.forking import fork_gate, renew_in_child
-from adbc_telemetry.guard import contained
-from adbc_telemetry.hosts import normalize_host
-from adbc_telemetry.native import RLock
+from adbc_telemetry.core.fork import fork_gate, renew_in_child
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.hosts import normalize_host
+from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.version import __version__
+from adbc_telemetry.pipeline.sender import sender
 from adbc_telemetry.schema import FeatureFlagsResponse
-from adbc_telemetry.sender import sender
-from adbc_telemetry.version import __version__
+from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
+from adbc_telemetry.transport.errors import HttpStatusError
 
 TELEMETRY_FLAG: Final = "databricks.partnerplatform.clientConfigsFeatureFlags.enableTelemetryForAdbc"
 """The flag that turns telemetry on, as the C# ADBC driver calls it. Those of other drivers end in their own names:
@@ -160,7 +160,7 @@ class FeatureFlags:
     @contained(_not_fetched)
     def _fetch(self, auth: Auth | None) -> _Fetched:
         with fork_gate:
-            from adbc_telemetry.export.http import HttpTransport
+            from adbc_telemetry.transport.http import HttpTransport
 
         headers = {"Accept": "application/json", "User-Agent": f"adbc-telemetry/{__version__}"}
         headers.update(credentials(self._host, auth) or {})

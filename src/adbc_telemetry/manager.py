@@ -19,15 +19,15 @@ from collections.abc import Mapping
 
 from adbc_telemetry.client import TelemetryClient
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
-from adbc_telemetry.export.auth import Auth, checked_auth
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.hosts import is_secure, normalize_host
+from adbc_telemetry.core.latch import Latch
+from adbc_telemetry.core.native import RLock
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.guard import contained
-from adbc_telemetry.hosts import is_secure, normalize_host
-from adbc_telemetry.latch import Latch
-from adbc_telemetry.lifecycle import close_together
-from adbc_telemetry.native import RLock
+from adbc_telemetry.pipeline.shutdown import close_together
+from adbc_telemetry.transport.auth import Auth, checked_auth
 
 
 class TelemetryClientHolder:

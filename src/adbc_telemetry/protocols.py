@@ -6,19 +6,8 @@ from typing import Protocol, runtime_checkable
 
 from msgspec import Struct
 
+from adbc_telemetry.core.diagnostics import Failure
 from adbc_telemetry.schema import TelemetryFrontendLog
-
-
-class Failure(Struct, frozen=True):
-    """Something that has gone wrong.
-
-    Attributes:
-        reason: what it was, in words without a host, a token or a payload; of an exception, the class's name.
-        age: how long ago it was, in seconds.
-    """
-
-    reason: str
-    age: float
 
 
 class ClientStats(Struct, frozen=True, kw_only=True):

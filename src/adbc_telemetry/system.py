@@ -8,9 +8,9 @@ import platform
 import sys
 from collections.abc import Callable
 
-from adbc_telemetry.guard import contained
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.version import __version__
 from adbc_telemetry.schema import DriverSystemConfiguration
-from adbc_telemetry.version import __version__
 
 DRIVER_NAME = "adbc-telemetry"
 

@@ -13,9 +13,9 @@ import pytest
 
 from adbc_telemetry import InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
 from adbc_telemetry.export.base import ExportResult
-from adbc_telemetry.lifecycle import close_together
+from adbc_telemetry.pipeline.scheduler import MAX_SUSPECT_LANES
+from adbc_telemetry.pipeline.shutdown import close_together
 from adbc_telemetry.protocols import ClientStats
-from adbc_telemetry.schedule import MAX_SUSPECT_LANES
 from adbc_telemetry.schema import TelemetryFrontendLog
 from faults.scenario import Scenario
 from support.logs import make_logs

@@ -947,7 +947,7 @@ def test_a_retry_after_beyond_all_patience(
         backing_off.set()
         return low
 
-    monkeypatch.setattr("adbc_telemetry.export.retry._uniform", uniform)
+    monkeypatch.setattr("adbc_telemetry.transport.retry._uniform", uniform)
     client = TelemetryClient(server.url, config())
     for log in make_logs(100):
         client.enqueue(log)

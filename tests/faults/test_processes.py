@@ -313,7 +313,7 @@ def test_a_thread_outlives_the_main_one(fault: Scenario, server: TelemetryServer
 def seconds_of_a_bare_exit() -> float:
     """What the interpreter takes for its own end, with the same modules loaded and no client."""
     out = run_program(
-        "import urllib3, adbc_telemetry.export.http; print('last', time.monotonic(), flush=True)"
+        "import urllib3, adbc_telemetry.transport.http; print('last', time.monotonic(), flush=True)"
     )
     return out.at - float(out.told("last")[0])
 

@@ -25,7 +25,7 @@ from adbc_telemetry import (
     TelemetryClient,
     TelemetryConfiguration,
 )
-from adbc_telemetry.export.spool import Spool
+from adbc_telemetry.pipeline.spool import Spool
 from adbc_telemetry.schema import TelemetryFrontendLog
 from faults.scenario import Scenario
 from support.logs import ids_of, make_log, make_logs
@@ -78,7 +78,7 @@ def finish(process: subprocess.Popen[str]) -> str:
 PRELUDE = """
 import sys
 from adbc_telemetry import TelemetryClient, TelemetryConfiguration
-from adbc_telemetry.export.spool import Spool
+from adbc_telemetry.pipeline.spool import Spool
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 def configuration(folder, **fields):

@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from adbc_telemetry import ExportOutcome, ExportResult
-from adbc_telemetry.latch import Latch
+from adbc_telemetry.core.latch import Latch
 from adbc_telemetry.schema import TelemetryFrontendLog
 from support.logs import ids_of
 from support.waiting import wait_until

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from adbc_telemetry.ids import new_id
+from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.schema import (
     FrontendLogContext,
     FrontendLogEntry,

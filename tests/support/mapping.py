@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from adbc_telemetry.instrument.facts import ALLOWED_OPTIONS
-from adbc_telemetry.instrument.operations import (
+from adbc_telemetry.instrumentation.driver_info import ALLOWED_OPTIONS
+from adbc_telemetry.instrumentation.operations import (
     CONNECTION_OPERATIONS,
     CREATE_SESSION,
     CURSOR_CANCEL,

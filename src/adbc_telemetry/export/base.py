@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from adbc_telemetry.counter import AtomicCounter
-from adbc_telemetry.guard import contained
+from adbc_telemetry.core.counter import AtomicCounter
+from adbc_telemetry.core.guard import contained
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 

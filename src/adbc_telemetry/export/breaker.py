@@ -13,9 +13,9 @@ import pybreaker
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
-from adbc_telemetry.diagnostics import Diagnostics
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.native import RLock
+from adbc_telemetry.core.diagnostics import Diagnostics
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.native import RLock
 
 _SUCCESSES_TO_CLOSE = 2
 _KEPT_TRANSITIONS = 100

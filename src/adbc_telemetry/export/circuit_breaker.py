@@ -6,8 +6,11 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
-from adbc_telemetry.counter import AtomicCounter
-from adbc_telemetry.diagnostics import Diagnostics
+from adbc_telemetry.core.counter import AtomicCounter
+from adbc_telemetry.core.diagnostics import Diagnostics
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.hosts import normalize_host
+from adbc_telemetry.core.native import RLock
 from adbc_telemetry.export.base import (
     NOTHING_EXPORTED,
     ExportOutcome,
@@ -21,9 +24,6 @@ from adbc_telemetry.export.base import (
     interrupt,
     takes_statements,
 )
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.hosts import normalize_host
-from adbc_telemetry.native import RLock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 if TYPE_CHECKING:

@@ -10,15 +10,15 @@ import msgspec
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.encoding import LogEncoder, request_body, split_strings
-from adbc_telemetry.export.auth import Auth
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.native import Lock
+from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.batches import Delivery
-from adbc_telemetry.export.retry import PoliteSender
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.guard import contained
-from adbc_telemetry.native import Lock
+from adbc_telemetry.export.delivery import Delivery
 from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry.transport.auth import Auth
+from adbc_telemetry.transport.retry import PoliteSender
 
 AUTHENTICATED_PATH: Final = "/telemetry-ext"
 UNAUTHENTICATED_PATH: Final = "/telemetry-unauth"

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 
-from adbc_telemetry.encoding import LogEncoder
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.native import Lock
+from adbc_telemetry.events.encoding import LogEncoder
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult, failed_export
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.guard import contained
-from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 

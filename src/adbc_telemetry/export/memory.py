@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from adbc_telemetry.core.fork import renew_in_child
+from adbc_telemetry.core.native import Lock
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult
-from adbc_telemetry.forking import renew_in_child
-from adbc_telemetry.native import Lock
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 

@@ -14,15 +14,15 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.core.guard import contained, logger
+from adbc_telemetry.core.hosts import is_secure, normalize_host
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.batches import Delivery
-from adbc_telemetry.export.retry import PoliteSender
-from adbc_telemetry.guard import contained, logger
-from adbc_telemetry.hosts import is_secure, normalize_host
+from adbc_telemetry.export.delivery import Delivery
 from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry.transport.retry import PoliteSender
 
 if TYPE_CHECKING:
-    from adbc_telemetry.export.otlp_records import EncodedRecord
+    from adbc_telemetry.export.otlp_mapping import EncodedRecord
 
 DEFAULT_ENDPOINT: Final = "http://localhost:4318"
 LOGS_PATH: Final = "/v1/logs"
@@ -31,7 +31,7 @@ _HEADERS: Final = {"Content-Type": "application/x-protobuf", "Accept": "applicat
 
 
 class OtlpTelemetryExporter:
-    """Sends each log as a log record to an OpenTelemetry collector. `otlp_records` says which attributes it has.
+    """Sends each log as a log record to an OpenTelemetry collector. `otlp_mapping` says which attributes it has.
 
     Retries are those of `DatabricksTelemetryExporter`.
 
@@ -66,7 +66,7 @@ class OtlpTelemetryExporter:
         compression: str = "none",
     ) -> None:
         try:
-            from adbc_telemetry.export import otlp_records  # noqa: F401 - whether it is there
+            from adbc_telemetry.export import otlp_mapping  # noqa: F401 - whether it is there
         except ImportError as error:
             raise ImportError(
                 "OtlpTelemetryExporter needs OpenTelemetry: pip install 'adbc-telemetry[otel]'"
@@ -104,13 +104,13 @@ class OtlpTelemetryExporter:
         if not logs:
             return NOTHING_EXPORTED
 
-        from adbc_telemetry.export import otlp_records
+        from adbc_telemetry.export import otlp_mapping
 
         def request(body: bytes, count: int) -> int:
             answer = self._sender.post(body, _HEADERS, deadline)
-            return otlp_records.accepted(answer, count)
+            return otlp_mapping.accepted(answer, count)
 
-        delivery = Delivery(request, otlp_records.request_body, self._max_request_bytes)
+        delivery = Delivery(request, otlp_mapping.request_body, self._max_request_bytes)
         encoded = [_encoded(log) for log in logs]
         records = [record for record in encoded if record is not None]
         if len(records) < len(logs):
@@ -138,7 +138,7 @@ class OtlpTelemetryExporter:
 
 
 def _encoded(log: TelemetryFrontendLog) -> EncodedRecord | None:
-    from adbc_telemetry.export.otlp_records import encode_record
+    from adbc_telemetry.export.otlp_mapping import encode_record
 
     try:
         return encode_record(log)

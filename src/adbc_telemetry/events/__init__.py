@@ -1,0 +1,1 @@
+"""From the facts of a session and a statement to one event, and its JSON."""

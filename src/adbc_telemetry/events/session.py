@@ -1,0 +1,96 @@
+"""Session contexts: what all events of a connection share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Final
+
+from msgspec import Struct
+from msgspec.structs import force_setattr
+
+from adbc_telemetry.events.encoding import SessionPart
+from adbc_telemetry.events.wire_types import as_flag, as_member, as_message, as_text, as_whole
+from adbc_telemetry.protocols import TelemetryClientProtocol
+from adbc_telemetry.schema import (
+    DriverConnectionParameters,
+    DriverSystemConfiguration,
+    ExecutionResultFormat,
+)
+
+
+class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
+    """What all events of a connection share. Immutable, so that it is encoded once and not once an event.
+
+    What is none of the wire's types is left out of the events.
+
+    Attributes:
+        session_id: ties the events of a connection together.
+        workspace_id: the Databricks workspace, where there is one (int64).
+        auth_type: how the connection authenticates, in the driver's own words; never a credential.
+        system_configuration: the process; see `adbc_telemetry.system`.
+        driver_connection_params: the connection's settings that may be told.
+        default_result_format: of statements that do not say their own.
+        default_compression_enabled: whether results come compressed, of statements that do not say.
+        client: where events go; without one, `emit` does nothing.
+        user_agent: the driver and its version, as it calls itself over HTTP.
+        errors: how many of these are left out, or not told whole, since they are none of the wire's types.
+    """
+
+    session_id: str | None = None
+    workspace_id: int | None = None
+    auth_type: str | None = None
+    system_configuration: DriverSystemConfiguration | None = None
+    driver_connection_params: DriverConnectionParameters | None = None
+    default_result_format: ExecutionResultFormat | None = None
+    default_compression_enabled: bool | None = None
+    client: TelemetryClientProtocol | None = None
+    user_agent: str | None = None
+    errors: int = 0
+    # What takes statements in their logs' place, for a client of ours; None where the client is to get logs.
+    _take_statement: Callable[[Any], None] | None = None
+
+    def __post_init__(self) -> None:
+        force_setattr(self, "_take_statement", _statement_taker_of(self.client))
+        errors = 0
+        for name, read in _READERS.items():
+            told = getattr(self, name)
+            if told is not None and (kept := read(told)) is not told:
+                force_setattr(self, name, kept)
+                errors += 1
+        force_setattr(self, "errors", errors)
+
+    def wire_part(self) -> SessionPart:
+        """See `encoding.Session`."""
+        return SessionPart(
+            self.session_id, self.system_configuration, self.driver_connection_params, self.auth_type
+        )
+
+
+_READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "session_id": as_text,
+    "workspace_id": as_whole,
+    "auth_type": as_text,
+    "system_configuration": partial(as_message, DriverSystemConfiguration),
+    "driver_connection_params": partial(as_message, DriverConnectionParameters),
+    "default_result_format": partial(as_member, ExecutionResultFormat),
+    "default_compression_enabled": as_flag,
+    "user_agent": as_text,
+}
+
+_client_class: type[Any] | None = None
+_enqueue: object = None
+
+
+def hand_over_statements_to(client_class: type[Any]) -> None:
+    """Tell that `enqueue` of this class takes statements as they are; `statement.logs_of` makes logs of them."""
+    global _client_class, _enqueue
+    _client_class, _enqueue = client_class, client_class.enqueue
+
+
+def _statement_taker_of(client: Any) -> Callable[[Any], None] | None:
+    if type(client) is not _client_class:
+        return None
+    enqueue: Any = client.enqueue
+    # And not what somebody has put in its place, who is to see logs.
+    return enqueue if getattr(enqueue, "__func__", None) is _enqueue else None

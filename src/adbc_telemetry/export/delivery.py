@@ -1,0 +1,102 @@
+"""Delivery: a batch on its way in requests that are small enough, and the account of what became of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Final, Generic, TypeVar
+
+from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry.transport.errors import (
+    ExportError,
+    HttpStatusError,
+    RequestCancelledError,
+    is_terminal_error,
+)
+
+_PAYLOAD_TOO_LARGE: Final = 413
+
+Item = TypeVar("Item")
+
+
+class Delivery(Generic[Item]):
+    """One export: sends items in requests and counts.
+
+    Args:
+        request: makes one request of some items and returns how many of them were accepted.
+        encode: the body of a request of some items.
+        max_request_bytes: the largest body; more items than fit are halved, as they are when the other side
+            answers 413, and one that is too large alone is rejected.
+    """
+
+    def __init__(
+        self,
+        request: Callable[[bytes, int], int],
+        encode: Callable[[Sequence[Item]], bytes],
+        max_request_bytes: int,
+    ) -> None:
+        self._request = request
+        self._encode = encode
+        self._max_request_bytes = max_request_bytes
+        self._delivered = 0
+        self._ended = 0  # items that requests were made of, or that were too large for one
+        self._rejected = 0
+        self._outcome: ExportOutcome | None = None  # of all that is left; once it is set nothing more is sent
+        self._reason: str | None = None
+
+    def reject(self, count: int, reason: str) -> None:
+        """Count items that will not be sent, or were refused."""
+        self._rejected += count
+        self._reason = reason
+
+    def send(self, items: Sequence[Item]) -> None:
+        """Make one request, or two halves where it turns out to be too large."""
+        if self._outcome is not None:
+            return
+        body = self._encode(items)
+        if len(body) > self._max_request_bytes:
+            self._split(items, "larger than max_request_bytes")
+            return
+        try:
+            accepted = self._request(body, len(items))
+        except RequestCancelledError as error:
+            self._stop(ExportOutcome.CANCELLED, error)
+        except ExportError as error:
+            if isinstance(error, HttpStatusError) and error.status == _PAYLOAD_TOO_LARGE:
+                self._split(items, str(error))
+            else:
+                terminal = is_terminal_error(error)
+                self._stop(ExportOutcome.REJECTED if terminal else ExportOutcome.FAILED, error)
+        else:
+            self._ended += len(items)
+            self._delivered += accepted
+            if accepted < len(items):
+                self.reject(len(items) - accepted, "the server did not accept all")
+
+    def result(self, logs: Sequence[TelemetryFrontendLog]) -> ExportResult:
+        """What has become of everything; `logs` are those that the items were made from, in the same order."""
+        outcome = self._outcome
+        if outcome is None:
+            refused = self._rejected and not self._delivered
+            outcome = ExportOutcome.REJECTED if refused else ExportOutcome.DELIVERED
+        return ExportResult(
+            outcome=outcome,
+            delivered=self._delivered,
+            rejected=self._rejected,
+            reason=self._reason,
+            # Requests are made in the order of the items, and none after the one that has failed.
+            unsent=logs[self._ended :] if self._outcome is not None else None,
+        )
+
+    def _split(self, items: Sequence[Item], reason: str) -> None:
+        if len(items) == 1:
+            self._ended += 1
+            self.reject(1, reason)
+            return
+        half = len(items) // 2
+        self.send(items[:half])
+        self.send(items[half:])
+
+    def _stop(self, outcome: ExportOutcome, error: ExportError) -> None:
+        self._outcome = outcome
+        self._reason = str(error)

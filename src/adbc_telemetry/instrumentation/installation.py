@@ -1,0 +1,167 @@
+"""`instrument` records one connection; `install` records every ADBC connection of the process, until `uninstall`."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any, TypeVar
+
+from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.native import Lock
+from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.instrumentation import adbc, pep249
+from adbc_telemetry.instrumentation.settings import Settings, resolve
+from adbc_telemetry.instrumentation.tracebacks import leave_no_frame
+from adbc_telemetry.transport.auth import Auth
+
+Connection = TypeVar("Connection")
+
+_lock = Lock()  # guards _installation
+_installation: Installation | None = None
+
+
+def instrument(
+    connection: Connection,
+    endpoint: str | None = None,
+    *,
+    auth: Auth | None = None,
+    config: TelemetryConfiguration | None = None,
+    exporter: TelemetryExporter | None = None,
+    session_id: str | None = None,
+    workspace_id: int | None = None,
+    auth_type: str | None = None,
+    client_app_name: str | None = None,
+) -> Connection:
+    """Record what `connection` does from now on: an event for each operation, until it is closed.
+
+    Everything else stays as it was: results, exceptions, warnings, `isinstance`. Cursors that exist already are
+    not followed. To instrument what this has returned is to instrument it once.
+
+    Args:
+        connection: a DBAPI connection, of ADBC or of any other driver that follows PEP 249.
+        endpoint: where events go, a host or a URL. A host without a scheme means HTTPS, and plain HTTP where it is
+            this machine: `127.0.0.1:8317`. By default the environment's `ADBC_TELEMETRY_ENDPOINT`;
+            without either nothing is done, unless there is an `exporter`.
+        auth: returns the headers that authenticate a request.
+        config: settings; those of the environment, with telemetry enabled, where nobody says.
+        exporter: where events go instead of to the service.
+        session_id: ties the connection's events together; a new UUID where nobody says.
+        workspace_id: the Databricks workspace.
+        auth_type: how the connection authenticates, as its driver calls it; never a credential.
+        client_app_name: the application.
+
+    Returns:
+        An ADBC connection itself; for any other a proxy that stands for it, whose operations alone are
+        recorded, and which has it as `__wrapped__`. The connection itself, untouched, where telemetry is
+        disabled, the user has opted out, or the connection is closed.
+
+    Raises:
+        TypeError: this is no DBAPI connection, or one of asyncio's, or another argument is of the wrong type.
+        ValueError: `endpoint` or `config` makes no sense, or `auth` would travel unencrypted.
+    """
+    settings = resolve(
+        endpoint,
+        auth=auth,
+        config=config,
+        exporter=exporter,
+        workspace_id=workspace_id,
+        auth_type=auth_type,
+        client_app_name=client_app_name,
+    )
+    if settings is None:
+        return connection
+    if not (adbc.is_adbc_connection(connection) or pep249.is_plain_connection(connection)):
+        kind = type(connection)
+        raise TypeError(
+            "only DBAPI connections, of ADBC or another driver of PEP 249, can be instrumented, "
+            f"not {kind.__module__}.{kind.__qualname__}"
+        )
+    followed: Connection = settings.follow(connection, session_id)
+    return followed
+
+
+def install(
+    endpoint: str | None = None,
+    *,
+    auth: Auth | None = None,
+    config: TelemetryConfiguration | None = None,
+    exporter: TelemetryExporter | None = None,
+) -> None:
+    """Instrument every ADBC connection that this process opens from now on, whoever opens it.
+
+    Imports `adbc_driver_manager.dbapi`, and does nothing where that is not installed, where no endpoint is
+    known or where telemetry is disabled. A second call replaces the settings of the first.
+
+    Args:
+        endpoint, auth, config, exporter: as of `instrument`.
+
+    Raises:
+        TypeError, ValueError: as of `instrument`.
+    """
+    global _installation
+    settings = resolve(endpoint, auth=auth, config=config, exporter=exporter)
+    connection_class = None if settings is None else _adbc_connection_class()
+    if settings is None or connection_class is None:
+        return
+    with _lock:
+        if _installation is not None:
+            _installation.remove()
+        _installation = Installation(connection_class, settings)
+
+
+def uninstall() -> None:
+    """Undo `install`. Connections that are instrumented remain so until they are closed."""
+    global _installation
+    with _lock:
+        if _installation is not None:
+            _installation.remove()
+        _installation = None
+
+
+def _not_there(error: Exception) -> type[Any] | None:
+    return None
+
+
+@contained(_not_there)
+def _adbc_connection_class() -> type[Any] | None:
+    from adbc_driver_manager import dbapi
+
+    kind: type[Any] = dbapi.Connection
+    return kind
+
+
+class Installation:
+    """A patch of the driver manager's `Connection.__init__`, from when this is made until `remove`.
+
+    The drivers' modules have functions `connect` and names `Connection` of their own, and whoever imported them
+    has copied these; the constructor is the one place that every connection passes.
+    """
+
+    def __init__(self, connection_class: type[Any], settings: Settings) -> None:
+        self._class = connection_class
+        self._settings: Settings | None = settings
+        self._original = vars(connection_class)["__init__"]
+        self._patch = self._make_patch()
+        connection_class.__init__ = self._patch
+
+    def _make_patch(self) -> Any:
+        original = self._original
+
+        @functools.wraps(original)
+        def __init__(connection: Any, *args: Any, **kwargs: Any) -> None:
+            try:
+                original(connection, *args, **kwargs)
+            except BaseException as error:
+                leave_no_frame(error)
+                raise
+            settings = self._settings
+            if settings is not None:
+                settings.follow(connection)
+
+        return __init__
+
+    def remove(self) -> None:
+        """Put the original back. A patch that somebody else has wrapped stays in place and does nothing."""
+        self._settings = None
+        if vars(self._class)["__init__"] is self._patch:
+            self._class.__init__ = self._original

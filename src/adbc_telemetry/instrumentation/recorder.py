@@ -1,0 +1,392 @@
+"""What an instrumented connection and its cursors carry: the session, and the statement under way.
+
+Neither holds on to the connection or the cursor, so that these die exactly when they would have without.
+Everything here may be called from the host program's methods and is contained: it raises nothing.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Mapping
+from time import monotonic_ns, time_ns
+from typing import TYPE_CHECKING, Any, Final
+
+from adbc_telemetry.context import StatementTelemetryContext
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.ids import id_of, next_number
+from adbc_telemetry.events.session import TelemetrySessionContext
+from adbc_telemetry.events.statement import StatementRecord
+from adbc_telemetry.instrumentation.operations import (
+    AT_A_GLANCE,
+    CREATE_SESSION,
+    DELETE_SESSION,
+    GLANCE,
+    Operation,
+    classify,
+)
+from adbc_telemetry.schema import ExecutionResultFormat, StatementType
+
+if TYPE_CHECKING:
+    from adbc_telemetry.manager import TelemetryClientLease
+
+_NOTHING: Final[list[int]] = []  # is under way
+
+
+def _count_error(error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object) -> None:
+    session = recorder if isinstance(recorder, SessionRecorder) else recorder.connection
+    session.errors += 1
+
+
+def _no_statement(
+    error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object
+) -> StatementTelemetryContext | None:
+    _count_error(error, recorder)
+    return None
+
+
+def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> bool:
+    _count_error(error, recorder)
+    return True
+
+
+class _Nobody:
+    """Records nothing. What stands in for the recorder of a connection or cursor that has none of its own: because
+    it is still being made, or the program has made it of its class and not by the driver manager."""
+
+    under_way = script = ()
+    awaits_rows = False
+
+    @property
+    def connection(self) -> _Nobody:
+        return self
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Nothing is kept."""
+
+    def __getattr__(self, name: str) -> Callable[..., None]:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        return _do_nothing
+
+
+def _do_nothing(*args: object, **kwargs: object) -> None:
+    """The methods of nobody."""
+
+
+NOBODY: Final[Any] = _Nobody()
+
+
+class SessionRecorder:
+    """Follows a connection from CREATE_SESSION, which is when this is made, to its one DELETE_SESSION.
+
+    Attributes:
+        session: what all events of the connection share.
+        instrument_like_this: instruments another connection in the same way; for clones.
+        result_format: in which the driver hands over results; None where it does not say.
+        script: the token of a script, while it is under way: what the driver commits then is no event of its own.
+        collected: set when the garbage collector closes the connection, where nothing may wait.
+        errors: how many facts, also of its cursors' statements, could not be recorded.
+    """
+
+    __slots__ = (
+        "_closing",
+        "_cursors",
+        "_lease",
+        "_open",
+        "collected",
+        "errors",
+        "instrument_like_this",
+        "result_format",
+        "script",
+        "session",
+    )
+
+    def __init__(
+        self,
+        session: TelemetrySessionContext,
+        lease: TelemetryClientLease,
+        instrument_like_this: Callable[[Any], object],
+        result_format: ExecutionResultFormat | None = None,
+    ) -> None:
+        self.session = session
+        self.instrument_like_this = instrument_like_this
+        self.result_format = result_format
+        self.script: list[int] = _NOTHING
+        self.collected = False
+        self.errors = 0
+        self._lease = lease
+        self._closing: StatementTelemetryContext | None = None
+        # Of drivers that close a connection's cursors without a word to them.
+        self._cursors: weakref.WeakSet[StatementRecorder] | None = None
+        # One token, taken by whoever ends the session first: list.pop is atomic.
+        self._open = [True]
+        _start(session, CREATE_SESSION).emit()
+
+    @contained(_no_statement)
+    def begin(
+        self, operation: Operation, arguments: Mapping[str, object]
+    ) -> StatementTelemetryContext | None:
+        """One call of a method of the connection; `finish` or `fail` ends it."""
+        statement = _start(self.session, operation)
+        if operation.by_depth is not None:
+            depth = arguments.get("depth", "all")
+            statement.operation_type = operation.by_depth.get(str(depth), operation.operation_type)
+        return statement
+
+    @contained(_count_error)
+    def finish(self, statement: StatementTelemetryContext | None, returns_arrow: bool = False) -> None:
+        if statement is not None:
+            statement.record_execute_complete()
+            if returns_arrow:
+                statement.result_format = self.result_format
+            statement.emit()
+
+    @contained(_count_error)
+    def fail(self, statement: StatementTelemetryContext | None, error: BaseException) -> None:
+        if statement is not None:
+            statement.record_error(error)
+            statement.emit()
+
+    @contained(_count_error)
+    def begin_close(self) -> None:
+        if self._closing is None:
+            self._closing = _start(self.session, DELETE_SESSION)
+
+    @contained(_count_error)
+    def fail_close(self, error: BaseException) -> None:
+        """The connection would not close: it is still open, and may be closed again."""
+        if self._closing is not None:
+            self._closing.record_error(error)
+
+    def cursor(self) -> StatementRecorder:
+        """A recorder for a cursor that ends with this connection at the latest."""
+        recorder = StatementRecorder(self)
+        if self._cursors is None:
+            self._cursors = weakref.WeakSet()
+        self._cursors.add(recorder)
+        return recorder
+
+    @contained(_count_error)
+    def end(self) -> None:
+        """The connection is closed: say so, once, and let go of the client.
+
+        Waits for delivery, within `close_timeout_ms`, where this was the host's last connection; never in
+        the garbage collector, which may be running in any thread and inside any lock.
+        """
+        try:
+            self._open.pop()
+        except IndexError:
+            return
+        self._end_cursors()
+        try:
+            (self._closing or _start(self.session, DELETE_SESSION)).emit()
+        finally:
+            if self.collected:
+                self._lease.release_soon()
+            else:
+                self._lease.release()
+
+    @contained(_count_error)
+    def _end_cursors(self) -> None:
+        # By itself, lest another thread that makes a cursor meanwhile keep the session from its end.
+        for recorder in tuple(self._cursors or ()):
+            recorder.end()
+
+
+# What returns no rows is answered by some drivers with a table of one row: how many were changed, or that it
+# went well. (DuckDB: Count, Success; Snowflake: status, number of rows inserted.)
+_STATUS_COLUMNS: Final = ("count", "success", "status", "number of rows ")
+
+
+class StatementRecorder:
+    """Follows a cursor: the statement whose results are still being read, if any.
+
+    What is known of a statement is kept here until it is over, and becomes its event in one step. To move facts from
+    one place to another cannot fail; what can (SQL of an odd type, the driver's description, a client that is not
+    ours) is contained by itself, since a guard around each step would cost a statement more than the steps do.
+
+    Attributes:
+        under_way: a token of the statement under way: its number, by which its id is made, until somebody takes it
+            out to emit the event. list.pop is atomic, so that a close in another thread may race with a fetch.
+        active_ns: the monotonic time of the last thing that the driver did for the statement; 0 before.
+        connection: the recorder of the cursor's connection.
+        awaits_rows: whether no row of it has been fetched yet.
+        reader: the reader that has been handed out last; see `readers`.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_execute_complete_ns",
+        "_first_batch_ns",
+        "_kind",
+        "_operation",
+        "_start_ns",
+        "active_ns",
+        "awaits_rows",
+        "connection",
+        "reader",
+        "under_way",
+    )
+
+    reader: weakref.ref[Any] | None
+    _execute_complete_ns: int | None
+    _first_batch_ns: int | None
+
+    def __init__(self, connection: SessionRecorder) -> None:
+        self.connection = connection
+        self.under_way = _NOTHING
+        # The rest is the statement's: there is no need for it before `begin`.
+
+    def begin(self, operation: Operation, sql: object) -> None:
+        """A statement starts on the cursor, which is the end of the one before."""
+        if self.under_way:
+            self.end()
+        kind = operation.kind
+        if kind is None:
+            kind = (AT_A_GLANCE.get(sql[:GLANCE]) if type(sql) is str else None) or classify(sql)
+        self._kind = kind
+        self._operation = operation
+        self._execute_complete_ns = self._first_batch_ns = self.reader = None
+        self.active_ns = 0
+        self.awaits_rows = False
+        self._start_ns = monotonic_ns()
+        # At last, since it may be ended from now on: by another thread, or because a signal handler raises.
+        self.under_way = [next_number()]
+        if operation.commits_first:
+            self.connection.script = self.under_way
+
+    def executed(self, cursor: Any) -> None:
+        """The driver has answered. Without rows to come, that is the end of the statement."""
+        if not self.under_way:
+            return
+        self._execute_complete_ns = self.active_ns = monotonic_ns()
+        if self._operation.opens_results and (self._kind.returns_rows or self._has_rows(cursor)):
+            self.awaits_rows = True
+        else:
+            self._end(None, None, 0)
+
+    def fetched(self, over: bool) -> None:
+        """Rows or a batch have been fetched; `over` where these were the last."""
+        if not self.under_way:
+            return
+        now = monotonic_ns()
+        if self.awaits_rows:
+            self.awaits_rows = False
+            self._first_batch_ns = now
+        if over:
+            self._end(now, None, 0)
+        else:
+            self.active_ns = now
+
+    @contained(_count_error)
+    def handed_out(self) -> None:
+        """The results are to be read in another way than by the cursor."""
+        if self.under_way:
+            self.active_ns = monotonic_ns()
+
+    @contained(_count_error)
+    def fetched_many(self, cursor: Any, rows: list[Any], args: tuple[Any, ...], kwargs: Any) -> None:
+        """`fetchmany` has returned: fewer rows than it was asked for are the last."""
+        size = args[0] if args else kwargs.get("size")
+        if size is None:
+            size = getattr(cursor, "arraysize", 1)
+        self.fetched(len(rows) < size)
+
+    @contained(_count_error)
+    def fail(self, error: BaseException) -> None:
+        """The statement, or a fetch from it, has failed; without a statement, nothing has."""
+        if self.under_way:
+            self._end(None, type(error).__name__, 0)
+
+    def end(self) -> None:
+        """The cursor was closed or dropped, or goes on to another statement: nobody reads the results to the end."""
+        if self.under_way:
+            self._end(None, None, self.active_ns)  # so that it does not last while it lies idle
+
+    # A reader knows the statement that it belongs to: the cursor may be at another one by now.
+
+    @contained(_count_error)
+    def read(self, statement: list[int], over: bool) -> None:
+        """A reader that was handed out has read a batch, or its end."""
+        if self.under_way is statement:
+            self.fetched(over)
+
+    @contained(_count_error)
+    def read_failed(self, statement: list[int], error: BaseException) -> None:
+        """Reading has failed."""
+        if self.under_way is statement:
+            self.fail(error)
+
+    @contained(_count_error)
+    def dropped(self, statement: list[int]) -> None:
+        """The reader is gone."""
+        if self.under_way is statement:
+            self.end()
+
+    @contained(_no_statement)
+    def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
+        """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
+        cancel = _start(self.connection.session, operation)
+        for number in self.under_way:
+            cancel.statement_id = id_of(number)
+            cancel.statement_type = self._kind.statement_type
+        return cancel
+
+    @contained(_count_error)
+    def _end(self, consumed_ns: int | None, error_name: str | None, ended_ns: int) -> None:
+        # Contained, where the rest is not: near the limit of recursion, this is a step deeper than the driver goes.
+        try:
+            number = self.under_way.pop()
+        except IndexError:  # another thread was faster
+            return
+        session = self.connection.session
+        has_rows = self.awaits_rows or self._first_batch_ns is not None
+        record = StatementRecord(
+            session,
+            number,
+            self._kind.statement_type,
+            self._operation.operation_type,
+            self.connection.result_format if has_rows else session.default_result_format,
+            session.default_compression_enabled,
+            error_name,
+            self._start_ns,
+            self._execute_complete_ns,
+            self._first_batch_ns,
+            consumed_ns,
+            ended_ns or consumed_ns or monotonic_ns(),
+            time_ns(),
+        )
+        client: Any = session.client
+        take_statement = session._take_statement
+        if (
+            take_statement is None or take_statement != client.enqueue
+        ):  # in whose place somebody has put another
+            self._send_log(record)
+        else:
+            take_statement(record)
+
+    @contained(_count_error)
+    def _send_log(self, record: StatementRecord) -> None:
+        client = record.session.client
+        if client is not None:
+            client.enqueue(record.frontend_log())
+
+    @contained(_perhaps)
+    def _has_rows(self, cursor: Any) -> bool:
+        """Whether an executed statement has rows to read, as RETURNING and CALL may.
+
+        ADBC gives every statement a stream; one without columns has none. Reading its schema costs some two
+        microseconds and consumes nothing; a SELECT is spared even that.
+        """
+        columns = cursor.description
+        if not columns:
+            return False
+        if self._kind.statement_type is StatementType.QUERY:
+            return True
+        return not str(columns[0][0]).lower().startswith(_STATUS_COLUMNS)
+
+
+def _start(session: TelemetrySessionContext, operation: Operation) -> StatementTelemetryContext:
+    return StatementTelemetryContext(
+        session, statement_type=operation.statement_type, operation_type=operation.operation_type
+    )

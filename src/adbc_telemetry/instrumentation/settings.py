@@ -1,0 +1,139 @@
+"""Where the events of a connection go and what they say about it: the arguments of `instrument`, settled."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from typing import Any, Final
+
+from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
+from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.hosts import normalize_host
+from adbc_telemetry.core.ids import new_id
+from adbc_telemetry.core.version import __version__
+from adbc_telemetry.events.session import TelemetrySessionContext
+from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
+from adbc_telemetry.instrumentation import adbc, pep249
+from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_plain
+from adbc_telemetry.instrumentation.proxies import is_proxy
+from adbc_telemetry.instrumentation.recorder import SessionRecorder
+from adbc_telemetry.manager import TelemetryClientManager
+from adbc_telemetry.schema import ExecutionResultFormat
+from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration
+from adbc_telemetry.transport.auth import Auth, checked_auth
+
+ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
+_NOWHERE: Final = (
+    "http://localhost"  # stands for the host where an exporter of the caller's own takes the events
+)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Settings:
+    """How to instrument a connection. The endpoint is normalised, telemetry is enabled."""
+
+    endpoint: str
+    config: TelemetryConfiguration
+    auth: Auth | None = dataclasses.field(default=None, repr=False)
+    exporter: TelemetryExporter | None = None
+    workspace_id: int | None = None
+    auth_type: str | None = None
+    client_app_name: str | None = None
+
+    @contained(lambda error, settings, connection, *_: connection)
+    def follow(self, connection: Any, session_id: str | None = None) -> Any:
+        """Instrument an open connection that is not instrumented yet; leave any other as it is.
+
+        Returns:
+            What the program is to use: the connection itself, or the proxy of one that is not ADBC's.
+        """
+        if adbc.is_adbc_connection(connection):
+            if not (adbc.is_instrumented(connection) or adbc.is_closed(connection)):
+                adbc.follow(connection, lambda: self._start_session(facts_of_adbc(connection), session_id))
+            return connection
+        if is_proxy(connection) or pep249.is_closed(connection):
+            return connection
+        return pep249.follow(connection, lambda: self._start_session(facts_of_plain(connection), session_id))
+
+    def _start_session(self, facts: Facts, session_id: str | None) -> SessionRecorder:
+        system_configuration = detect_system_configuration(
+            driver_name=facts.driver_name,
+            driver_version=facts.driver_version,
+            client_app_name=self.client_app_name,
+        )
+        lease = TelemetryClientManager.get_instance().acquire(
+            self.endpoint, self.config, auth=self.auth, exporter=self.exporter
+        )
+        session = TelemetrySessionContext(
+            session_id=session_id or new_id(),
+            workspace_id=self.workspace_id,
+            auth_type=self.auth_type,
+            system_configuration=system_configuration,
+            driver_connection_params=facts.parameters,
+            client=lease.client,
+            user_agent=_user_agent(facts.driver_name, facts.driver_version),
+        )
+        result_format = ExecutionResultFormat.INLINE_ARROW if facts.parameters.enable_arrow else None
+        return SessionRecorder(session, lease, self.follow, result_format)
+
+
+def resolve(
+    endpoint: str | None,
+    *,
+    auth: Auth | None,
+    config: TelemetryConfiguration | None,
+    exporter: TelemetryExporter | None,
+    **facts: Any,
+) -> Settings | None:
+    """The settings that these arguments and the environment come to; None where nothing is to be recorded.
+
+    Raises:
+        TypeError, ValueError: for arguments that make no sense. An endpoint of the environment's is none, and
+            counts as absent if it makes no sense.
+    """
+    if config is None:
+        config = _configuration_of_the_environment()
+    elif not isinstance(config, TelemetryConfiguration):
+        raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
+    if opted_out() or not config.enabled:
+        return None
+    checked_config(config)
+    if exporter is not None:
+        checked_exporter(exporter)
+    if endpoint is not None:
+        host: str | None = normalize_host(endpoint)
+        checked_auth(normalize_host(endpoint), auth)
+    else:
+        host = _endpoint_of_the_environment(auth) or (None if exporter is None else _NOWHERE)
+    if host is None:
+        return None
+    return Settings(endpoint=host, config=config, auth=auth, exporter=exporter, **facts)
+
+
+def _configuration_of_the_environment() -> TelemetryConfiguration:
+    """To call `instrument` without a configuration is a yes; a no in the environment beats it."""
+    config = TelemetryConfiguration.from_properties()
+    return config if config.consent is False else dataclasses.replace(config, enabled=True)
+
+
+def _no_endpoint(error: Exception, auth: Auth | None) -> str | None:
+    return None
+
+
+@contained(_no_endpoint)
+def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
+    endpoint = os.environ.get(ENDPOINT_VARIABLE, "").strip()
+    if not endpoint:
+        return None
+    host = normalize_host(endpoint)
+    checked_auth(host, auth)
+    return host
+
+
+@functools.cache
+def _user_agent(driver_name: str | None, driver_version: str | None) -> str:
+    """`adbc-telemetry/0.1.0 (ADBC SQLite Driver 1.13.0)`."""
+    agent = f"{DRIVER_NAME}/{__version__}"
+    driver = " ".join(filter(None, (driver_name, (driver_version or "").removeprefix("v"))))
+    return f"{agent} ({driver})" if driver else agent

@@ -1,0 +1,92 @@
+"""The account of a client: how many events have come to which end."""
+
+from __future__ import annotations
+
+from adbc_telemetry.core.counter import AtomicCounter
+from adbc_telemetry.core.diagnostics import Failure
+from adbc_telemetry.export.base import ExportOutcome, Settlement
+from adbc_telemetry.protocols import ClientStats
+
+
+class Account:
+    """Counts the ends of events. The client's lock guards it, but for the counters, which anybody may advance."""
+
+    def __init__(self) -> None:
+        self.dropped_full = AtomicCounter()
+        self.dropped_closed = AtomicCounter()
+        self.errors = AtomicCounter()
+        self._left_at_close = 0
+        self._delivered = 0
+        self._rejected = 0
+        self._failed = 0
+        self._dropped_open = 0
+        self._spooled = 0
+        self._exports = 0
+
+    def exported(self, settlement: Settlement, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
+        """A batch is back.
+
+        Args:
+            settlement: of its events.
+            outcome: of those that were neither delivered nor rejected.
+            spooled: so many of those are in the spool now.
+            kept: they are in the queue again, and have come to no end.
+        """
+        self._exports += 1
+        self._delivered += settlement.delivered
+        self._rejected += settlement.rejected
+        self._spooled += spooled
+        lost = 0 if kept else len(settlement.unsent) - spooled
+        if outcome is ExportOutcome.DROPPED:
+            self._dropped_open += lost
+        else:
+            self._failed += lost
+
+    def abandoned(self, count: int, spooled: int) -> None:
+        """A batch that an exporter has not let go of is given up."""
+        self._failed += count - spooled
+        self._spooled += spooled
+
+    def left_at_close(self, count: int, spooled: int) -> None:
+        """Events that were still in the queue when the time was up."""
+        self._left_at_close += count - spooled
+        self._spooled += spooled
+
+    def drops(self) -> dict[str, int]:
+        """How many events were dropped, by the reason in words. Without the client's lock: each number by itself."""
+        return {
+            "dropped: the queue was full": self.dropped_full.value(),
+            "dropped: the circuit was open": self._dropped_open,
+            "dropped: the client was closed": self.dropped_closed.value() + self._left_at_close,
+        }
+
+    def stats(
+        self,
+        *,
+        taken: int,
+        queued: int,
+        in_flight: int,
+        replayed: int,
+        spool_lost: int,
+        further_errors: int,
+        last_failure: Failure | None,
+    ) -> ClientStats:
+        """All counts; `taken` events have left the queue to be sent, or at its close."""
+        full, closed = self.dropped_full.value(), self.dropped_closed.value()
+        return ClientStats(
+            enqueued=taken + queued + full + closed,
+            delivered=self._delivered,
+            rejected=self._rejected,
+            failed=self._failed,
+            dropped_queue_full=full,
+            dropped_circuit_open=self._dropped_open,
+            dropped_closed=closed + self._left_at_close,
+            spooled=self._spooled,
+            queued=queued,
+            in_flight=in_flight,
+            exports=self._exports,
+            errors=self.errors.value() + further_errors,
+            replayed=replayed,
+            spool_lost=spool_lost,
+            last_failure=last_failure,
+        )

@@ -1,0 +1,1 @@
+"""HTTP that ends by its deadline: connections, name look-ups, retries, credentials and errors."""

@@ -1,0 +1,51 @@
+"""Credentials of requests: asked for anew each time, and sent only where nobody can read along."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from adbc_telemetry.core.fork import fork_gate
+from adbc_telemetry.core.hosts import is_secure
+from adbc_telemetry.transport.errors import RequestFailedError
+
+Auth = Callable[[], Mapping[str, str] | None]
+"""Returns the headers that authenticate a request, or None for a request without credentials."""
+
+
+def checked_auth(host: str, auth: Auth | None) -> Auth | None:
+    """`auth`, if it may be used with `host`.
+
+    Raises:
+        TypeError: it cannot be called.
+        ValueError: `host` is plain HTTP to another machine.
+    """
+    if auth is not None and not callable(auth):
+        raise TypeError(f"auth must be a callable that returns headers, not {type(auth).__name__}")
+    if auth is not None and not is_secure(host):
+        raise ValueError("credentials go over https only: give an https endpoint, or no auth")
+    return auth
+
+
+def credentials(host: str, auth: Auth | None) -> dict[str, str] | None:
+    """The headers of `auth` for one request to `host`, None where there are none.
+
+    Raises:
+        RequestFailedError: `auth` has failed, which counts as a failed request, or its headers may not travel.
+    """
+    if auth is None:
+        return None
+    try:
+        with fork_gate.briefly():  # it may import what it needs
+            headers = auth()
+    except Exception as error:
+        raise RequestFailedError(f"auth() raised {type(error).__name__}") from error
+    if headers is None:
+        return None
+    if not isinstance(headers, Mapping) or not all(
+        isinstance(text, str) for item in headers.items() for text in item
+    ):
+        raise RequestFailedError("auth() must return a mapping of strings to strings")
+    if not is_secure(host):
+        # `checked_auth` has seen to it for an auth that was there from the start; a shared one may change later.
+        raise RequestFailedError("credentials go over https only")
+    return dict(headers)

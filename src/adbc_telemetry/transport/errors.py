@@ -1,0 +1,84 @@
+"""Which errors are worth a retry."""
+
+from __future__ import annotations
+
+import ssl
+
+from adbc_telemetry.core.guard import contained
+
+# Of the 4xx only these say "later" and not "never"; 413 says "smaller" and is dealt with by its sender.
+_RETRYABLE_4XX = frozenset({408, 425, 429})
+
+
+class ExportError(Exception):
+    """A request that did not succeed. Its text names no host, no header and no payload."""
+
+
+class HttpStatusError(ExportError):
+    """The other side answered with a status other than 2xx.
+
+    Attributes:
+        status: the HTTP status.
+        retry_after: seconds that it asked to be left alone, or None.
+    """
+
+    def __init__(self, status: int, retry_after: float | None = None) -> None:
+        super().__init__(f"HTTP {status}")
+        self.status = status
+        self.retry_after = retry_after
+
+
+class RequestFailedError(ExportError):
+    """No answer: the connection failed, timed out or broke. Worth a retry."""
+
+
+class UntrustedServerError(ExportError):
+    """The server's certificate was not accepted. Trying again would not change it."""
+
+
+class RequestCancelledError(ExportError):
+    """The exporter was closed, or the export's deadline came, while the request was under way."""
+
+
+def is_terminal_status(status: int) -> bool:
+    """Whether an HTTP status says that the same request would never succeed: 3xx and all 4xx but "later"."""
+    return 300 <= status < 500 and status not in _RETRYABLE_4XX
+
+
+def is_terminal_error(exception: BaseException) -> bool:
+    """Whether trying again would be useless.
+
+    Terminal are HTTP 3xx and 4xx, 429 excepted (also 408 and 425, by which a server asks for another try), and
+    a certificate that is not trusted. 429, 5xx, timeouts, connection errors and whatever is not known are not.
+    An exception's status is looked for where HTTP libraries keep it (`status`, `status_code`, `code`, or the
+    same on its `response`), then in what it was raised from.
+    """
+    seen: set[int] = set()
+    error: BaseException | None = exception
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        status = _status_of(error)
+        if status is not None:
+            return is_terminal_status(status)
+        if isinstance(error, (UntrustedServerError, ssl.SSLCertVerificationError)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _unknown(error: Exception, holder: object, name: str) -> object:
+    return None
+
+
+@contained(_unknown)
+def _attribute(holder: object, name: str) -> object:
+    return getattr(holder, name, None)  # a property of somebody's may raise
+
+
+def _status_of(error: BaseException) -> int | None:
+    for holder in (error, _attribute(error, "response")):
+        for name in ("status", "status_code", "code"):
+            status = _attribute(holder, name)
+            if isinstance(status, int) and 100 <= status <= 599:
+                return int(status)
+    return None

@@ -1,0 +1,197 @@
+"""Sockets whose every operation ends by the deadline of the request under way, and that another thread can end.
+
+A timeout of a socket limits each single receive, so that a server which trickles a byte per second never times out.
+The sockets here take what is left until the deadline as the timeout of each operation.
+
+Imported in the fork gate when something is to be sent, as is all that it needs later.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import encodings.idna  # noqa: F401 - else the first look-up of a name imports it
+import socket
+import ssl
+import time
+from typing import Any
+
+from adbc_telemetry.core.fork import fork_gate
+from adbc_telemetry.core.native import is_green, local
+from adbc_telemetry.core.native import socket as native_socket
+from adbc_telemetry.core.native import ssl as native_ssl
+from adbc_telemetry.transport.resolver import Address, Resolution
+
+_SEND_BUFFER_BYTES = 512 * 1024
+
+
+class RequestUnderWay:
+    """One request: until when, on which socket, and whether it is cancelled."""
+
+    __slots__ = ("cancelled", "deadline", "resolution", "socket")
+
+    def __init__(self, deadline: float) -> None:
+        self.deadline = deadline
+        self.socket: socket.socket | None = None
+        self.resolution: Resolution | None = None
+        self.cancelled = False
+
+    def seconds_left(self) -> float:
+        """Until the deadline.
+
+        Raises:
+            TimeoutError: it has come, or the request is cancelled.
+        """
+        left = self.deadline - time.monotonic()
+        if self.cancelled or left <= 0:
+            raise TimeoutError("the request's deadline has come")
+        return left
+
+    def use(self, sock: socket.socket) -> None:
+        """Go on with `sock`."""
+        # The socket is published before the flag is read, cancel() sets the flag before it reads the socket:
+        # in every order either this raises or the socket is shut down.
+        self.socket = sock
+        sock.settimeout(self.seconds_left())
+
+    def resolve(self, host: str, port: int) -> list[Address]:
+        """The addresses of a name; see `Resolution.wait`."""
+        self.resolution = Resolution(host, port)  # published before the flag is read, as above
+        self.seconds_left()
+        return self.resolution.wait(self.deadline)
+
+    def cancel(self) -> None:
+        """End it, from another thread."""
+        self.cancelled = True
+        if self.resolution is not None:
+            self.resolution.cancel()
+        sock = self.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):  # it may not be connected (any more)
+                # Not SSLSocket.shutdown: that would take the TLS state away from under the thread that reads.
+                native_socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
+
+
+class _UnderWay(local):
+    """The request that this thread is making: how the deadline reaches the sockets below urllib3."""
+
+    request: RequestUnderWay | None = None
+
+
+under_way = _UnderWay()
+
+
+class _DeadlineMixin:
+    __slots__ = ()
+
+    def _arm(self: Any) -> None:
+        request = under_way.request
+        if request is not None:
+            request.use(self)
+
+    def connect(self, *args: Any) -> Any:
+        self._arm()
+        return super().connect(*args)  # type: ignore[misc]
+
+    def do_handshake(self, *args: Any) -> Any:
+        self._arm()
+        # OpenSSL looks algorithms up under locks that a child would inherit.
+        with fork_gate.briefly():
+            return super().do_handshake(*args)  # type: ignore[misc]
+
+    def send(self, *args: Any) -> Any:
+        self._arm()
+        return super().send(*args)  # type: ignore[misc]
+
+    def sendall(self, *args: Any) -> Any:
+        self._arm()
+        return super().sendall(*args)  # type: ignore[misc]
+
+    def recv(self, *args: Any) -> Any:
+        self._arm()
+        return super().recv(*args)  # type: ignore[misc]
+
+    def recv_into(self, *args: Any) -> Any:
+        self._arm()
+        return super().recv_into(*args)  # type: ignore[misc]
+
+
+class DeadlineSocket(_DeadlineMixin, native_socket.socket):
+    """A socket of plain HTTP."""
+
+
+class _DeadlineTLSSocket(_DeadlineMixin, native_ssl.SSLSocket):
+    pass
+
+
+def connect(host: str, port: int) -> socket.socket:
+    """A socket that is connected to the first address of `host` that answers, by the request's deadline.
+
+    Raises:
+        OSError: there is none, or the program does not allow it.
+    """
+    request = under_way.request
+    assert request is not None, "a connection is made for a request"
+    failure: OSError = OSError("the name has no address")
+    for address in request.resolve(host, port):
+        try:
+            return _connected(address, request)
+        except OSError as error:
+            failure = error
+        except RuntimeError as error:  # what guards raise that keep a program from the network
+            failure = OSError(type(error).__name__)
+    raise failure
+
+
+def _connected(address: Address, request: RequestUnderWay) -> socket.socket:
+    family, kind, protocol, _, where = address
+    sock = (
+        socket.socket(family, kind, protocol)
+        if _has_been_replaced()
+        else DeadlineSocket(family, kind, protocol)
+    )
+    try:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
+        request.use(sock)
+        sock.connect(where)
+    except BaseException:
+        sock.close()
+        raise
+    if isinstance(sock, DeadlineSocket):
+        return sock
+    taken_over = DeadlineSocket(family, kind, protocol, fileno=sock.detach())
+    request.use(taken_over)
+    return taken_over
+
+
+def _has_been_replaced() -> bool:
+    """Whether the program has put something of its own into the place of sockets, which then decides on connections.
+
+    It may be a guard that keeps tests from the network, or a proxy. Green threads' sockets do not count: they need a
+    hub. No class here is made of what stands there.
+    """
+    theirs: Any = socket.socket
+    if is_green(theirs):
+        return False
+    return theirs.__module__ != "socket" or "connect" in vars(theirs)
+
+
+def is_silent(sock: Any) -> bool:
+    """Whether nothing has come on a connection at rest, not even its end; without TLS's knowledge."""
+    sock = getattr(sock, "socket", sock)  # TLS in TLS, of a proxy
+    sock.settimeout(0)
+    try:
+        native_socket.SocketType.recv(sock, 1, socket.MSG_PEEK)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    return False
+
+
+def make_tls_context() -> ssl.SSLContext:
+    """A context that trusts what the system trusts, from TLS 1.2 on."""
+    context = native_ssl.create_default_context()
+    context.minimum_version = native_ssl.TLSVersion.TLSv1_2
+    context.sslsocket_class = _DeadlineTLSSocket
+    return context
