@@ -194,7 +194,7 @@ class Lives:
             if over:
                 del self._lives[life.client]
         if over:
-            self.settle(life.key, life.host, life.sent, life.client.stats())
+            self.batch_outcome(life.key, life.host, life.sent, life.client.stats())
 
     @contextmanager
     def using(self, client: TelemetryClient, host: int) -> Iterator[Life]:
@@ -205,7 +205,7 @@ class Lives:
         finally:
             self.end(life)
 
-    def settle(self, key: str, host: int, sent: int, stats: ClientStats) -> None:
+    def batch_outcome(self, key: str, host: int, sent: int, stats: ClientStats) -> None:
         expect = self._violations.expect
         expect(stats.closes, f"the account of {key} does not close: {stats}")
         expect(stats.enqueued == sent, f"{key} counts {stats.enqueued} enqueued, we {sent}")
@@ -434,7 +434,7 @@ def fork_one(soak: Soak, rng: random.Random) -> None:
         soak.violations.expect(False, f"{name} has failed: {report and report['error']}")
         return
     for key, account in report.items():
-        soak.lives.settle(key, inherited.host, account["sent"], ClientStats(**account["stats"]))
+        soak.lives.batch_outcome(key, inherited.host, account["sent"], ClientStats(**account["stats"]))
 
 
 def behave_as_child(

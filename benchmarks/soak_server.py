@@ -74,7 +74,7 @@ class Books:
                     self._violation(f"{key}:{number} was delivered twice")
                 book.sure.add(number)
 
-    def settle(self, key: str, host: int, sent: int, delivered: int) -> tuple[int, int]:
+    def batch_outcome(self, key: str, host: int, sent: int, delivered: int) -> tuple[int, int]:
         """Compare a client's account with its book; returns how many were accepted for sure, and at the most."""
         with self._lock:
             book = self._books.pop(key, Book(host))
@@ -294,7 +294,7 @@ def _obey(order: dict[str, Any], endpoints: list[Endpoint], books: Books) -> Any
     if order["do"] == "fault":
         return endpoints[order["host"]].become(order["fault"])
     if order["do"] == "settle":
-        return books.settle(order["key"], order["host"], order["sent"], order["delivered"])
+        return books.batch_outcome(order["key"], order["host"], order["sent"], order["delivered"])
     return {"requests": books.requests, "violations": books.violations, "unknown": books.unknown()}
 
 

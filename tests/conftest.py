@@ -10,8 +10,8 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from adbc_telemetry import TelemetryClientManager
-from adbc_telemetry.pipeline import shutdown
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
+from adbc_telemetry.pipeline import shutdown
 from adbc_telemetry.pipeline.shutdown import close_together
 from support.postgres import PostgresServer, find_binaries, why_not
 from support.server import TelemetryServer

@@ -1,10 +1,10 @@
 """TelemetryClient: the queue of a host, its batches, and the account of every event.
 
 An event is in the queue, in flight (in the batch that is being sent) or settled. The way in takes no lock:
-`enqueue` appends to a deque and compares its length with one number, the alarm. All that is out of the ordinary
-lies behind the alarm:
+`enqueue` appends to a deque and compares its length with one number, the wake threshold. All else lies
+behind the wake threshold:
 
-    state                     alarm                what the caller then does
+    state                     wake threshold                what the caller then does
     idle: nothing waits       1                    wake the sender
     gathering: a batch fills  the batch's size     wake the sender
     resting: many have been   several batches      wake the sender
@@ -30,29 +30,28 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
-from adbc_telemetry.core.counter import AtomicCounter
 from adbc_telemetry.core.diagnostics import Diagnostics
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.interpreters import forbids_threads
-from adbc_telemetry.core.latch import Latch, given_up
 from adbc_telemetry.core.native import RLock, current_task, start_thread
+from adbc_telemetry.core.reentrant import AtomicCounter, ReentrantEvent, released
 from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.events.session import hand_over_statements_to
 from adbc_telemetry.events.statement import LoggedStatement, logs_of
 from adbc_telemetry.export.base import (
+    BatchOutcome,
     ExportOutcome,
     ExportResult,
-    Settlement,
     TelemetryExporter,
     checked_exporter,
-    close_contained,
     expire,
-    export_contained,
     failed_export,
     hold_nothing_open,
-    interrupt,
+    preempt,
+    safe_close,
+    safe_export,
     takes_statements,
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
@@ -110,11 +109,11 @@ class _Barrier:
 
     def __init__(self, goal: int, tell: Callable[[], None] | None) -> None:
         self.goal = goal
-        self.reached = Latch()
+        self.reached = ReentrantEvent()
         self._tell = tell
 
     def open(self) -> None:
-        self.reached.open()
+        self.reached.set()
         if self._tell is not None:
             self._tell()
 
@@ -206,7 +205,7 @@ class TelemetryClient:
         self._taken = 0  # events that have left the queue to be sent
         self._in_flight = 0
         self._under_way: Sequence[_Event] = []  # the batch in flight, until somebody settles it
-        self._interrupted = False  # it is to be put back
+        self._preempted = False  # it is to be put back
         self._flush_goal = 0  # send at once until so many are taken
         self._gathering_since: float | None = None
         self._last_full_batch = float("-inf")  # when it had been sent
@@ -215,16 +214,16 @@ class TelemetryClient:
         self._at_exit = False  # the process ends: each event is sent at once, and none waits for the circuit
         self._deadline: float | None = None  # of the close
         self._complete = True  # whether the close lost nothing for want of time
-        self.is_suspect = False
+        self.is_degraded = False
         self.usual_seconds = 0.0
-        self._closed = Latch()
+        self._closed = ReentrantEvent()
         self._unfinished = [True]  # a token, taken by the one who finishes the close
         self._finisher: object = None  # the task of that one
-        self._alarm = 1 if self._state is _State.OPEN else 0
+        self._wake_threshold = 1 if self._state is _State.OPEN else 0
         self._sender_user = object()
         self._threads = self._attach() if self._state is _State.OPEN else None
 
-    @contained(_no_threads)
+    @never_raises(_no_threads)
     def _attach(self) -> SenderThreads | None:
         """The sender's threads; None where there is none to be had, until the next flush tries again."""
         if not prefork.threads_may_start():
@@ -237,7 +236,7 @@ class TelemetryClient:
     def _give_up_sending(self) -> None:
         """No event will ever be sent: keep none."""
         self._state = _State.UNABLE
-        self._alarm = 0
+        self._wake_threshold = 0
         self._complete = False
         self._sweep()
 
@@ -257,7 +256,7 @@ class TelemetryClient:
             self._replay.after_fork_in_child()
         self._start()
         if self._state is _State.CLOSED:
-            self._closed.open()
+            self._closed.set()
 
     @property
     def host(self) -> str:
@@ -272,7 +271,7 @@ class TelemetryClient:
     @property
     def is_closed(self) -> bool:
         """Whether a close has come to its end."""
-        return self._closed.is_open
+        return self._closed.is_set()
 
     def enqueue(self, log: TelemetryFrontendLog) -> None:
         """Take an event. Never blocks, never raises; from any thread, destructor or signal handler.
@@ -283,8 +282,8 @@ class TelemetryClient:
             return  # type: ignore[unreachable]  # no event, by mistake of a caller that is not checked
         queue = self._queue
         queue.append(log)
-        if len(queue) >= self._alarm:
-            self._on_alarm()
+        if len(queue) >= self._wake_threshold:
+            self._on_wake_threshold()
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every event enqueued before this call has been delivered or counted as lost.
@@ -312,14 +311,14 @@ class TelemetryClient:
         loop = asyncio.get_running_loop()
         settled: asyncio.Future[bool] = loop.create_future()
 
-        @contained(_ignore_closed_loop)
+        @never_raises(_ignore_closed_loop)
         def tell_loop() -> None:
             loop.call_soon_threadsafe(_set_result, settled, True)
 
         barrier = self._raise_barrier(tell_loop)
         try:
             if self._threads is None:  # there is nobody to send
-                return barrier.reached.is_open
+                return barrier.reached.is_set()
             await asyncio.wait_for(settled, _seconds(timeout))
         except asyncio.TimeoutError:
             return False
@@ -339,7 +338,7 @@ class TelemetryClient:
         deadline = self.close_deadline(timeout)
         self.begin_close(deadline)
         self.finish_close(deadline)
-        return self._closed.is_open and self._complete
+        return self._closed.is_set() and self._complete
 
     async def aclose(self, timeout: float | None = None) -> bool:
         """`close` for asyncio: the loop is never blocked. Cancelled, it still closes, in the background."""
@@ -348,7 +347,7 @@ class TelemetryClient:
         loop = asyncio.get_running_loop()
         closed: asyncio.Future[bool] = loop.create_future()
 
-        @contained(_ignore_closed_loop)
+        @never_raises(_ignore_closed_loop)
         def close_and_tell() -> None:
             complete = False
             try:
@@ -386,15 +385,15 @@ class TelemetryClient:
             if unable:
                 self._state = _State.CLOSED
         if unable:
-            close_contained(self._exporter, self._account.errors)
-            self._closed.open()
+            safe_close(self._exporter, self._account.errors)
+            self._closed.set()
         with self._lock:
             if self._state is _State.DISABLED:
-                self._closed.open()
+                self._closed.set()
             if self._state is not _State.OPEN:
                 return
             self._state = _State.CLOSING
-            self._alarm = 0
+            self._wake_threshold = 0
             if self._threads is None:
                 deadline = time.monotonic()  # there is nobody to send, nothing to wait for
             self._send_now()
@@ -410,12 +409,12 @@ class TelemetryClient:
         Whoever waits to the end finishes, and only one does: the one who began may have been interrupted. With
         an earlier `deadline` of its own, a caller leaves that to the others.
         """
-        if self._closed.is_open or self._deadline is None or sys.is_finalizing():
+        if self._closed.is_set() or self._deadline is None or sys.is_finalizing():
             return
         last = self._deadline
         until = last if deadline is None else min(deadline, last)
         in_time = self._wait_at(self._raise_barrier(), until)
-        with given_up(self._lock):
+        with released(self._lock):
             ended = in_time and (self._replay is None or self._replay.wait_closed(until))
         if not ended and time.monotonic() < last:
             return
@@ -429,14 +428,14 @@ class TelemetryClient:
             self._finisher = current_task()
             self._finish(in_time, last + _GRACE_SECONDS)
         finally:
-            self._closed.open()
+            self._closed.set()
 
     def _finish(self, in_time: bool, grace: float) -> None:
         with self._lock:
             self._flush_goal = self._taken  # no further batch is begun
         if self._replay is not None:
             self._replay.stop()
-        close_contained(self._exporter, self._account.errors)  # cancels a request that is under way
+        safe_close(self._exporter, self._account.errors)  # cancels a request that is under way
         self._wait_at(self._raise_barrier(nothing_in_flight=True), grace)
         with self._lock:
             abandoned, self._under_way = self._under_way, []  # by an exporter that does not let go
@@ -487,7 +486,7 @@ class TelemetryClient:
         if self._state is not _State.OPEN:
             return True
         in_time = self._wait_at(self._raise_barrier(), deadline)
-        with given_up(self._lock):
+        with released(self._lock):
             in_time = in_time and (self._replay is None or self._replay.wait_closed(deadline))
         if not (in_time and hold_nothing_open(self._exporter)):
             return False
@@ -536,20 +535,20 @@ class TelemetryClient:
         threads.run_soon(job)
         return True
 
-    # The caller's side of the alarm: lock-free, since it may interrupt anything.
+    # The caller's side of the wake threshold: lock-free, since it may interrupt anything.
 
-    @contained(_count_error)
-    def _on_alarm(self) -> None:
+    @never_raises(_count_error)
+    def _on_wake_threshold(self) -> None:
         if not self._takes_events():
             self._take_back(None if self._state is _State.DISABLED else self._account.dropped_closed)
         elif len(self._queue) > self._capacity:
             self._take_back(self._account.dropped_full)
         else:
-            # Every further event until the sender looks need not wake it again. The sender sets the alarm anew
+            # Every further event until the sender looks need not wake it again. The sender sets the wake threshold anew
             # after this message at the latest; a close in between has to win.
-            self._alarm = self._capacity + 1
+            self._wake_threshold = self._capacity + 1
             if not self._takes_events():
-                self._alarm = 0
+                self._wake_threshold = 0
             if self._threads is not None:
                 self._threads.wake(self)
 
@@ -579,19 +578,19 @@ class TelemetryClient:
             if self._queue and self._taken < self._flush_goal:
                 return now
             if now < self._resting_until:
-                self._set_alarm(self._crowd)
+                self._set_wake_threshold(self._crowd)
                 if len(self._queue) < self._crowd:
                     return self._resting_until
                 self._resting_until = 0.0
             since = self._gathering_since
             if not self._queue and (since is None or now >= since + self._interval):
                 self._gathering_since = None
-                self._set_alarm(1)
-                if not self._queue:  # none came while the alarm was still another
+                self._set_wake_threshold(1)
+                if not self._queue:  # none came while the wake threshold was still another
                     return None
             if self._gathering_since is None:
                 self._gathering_since = now
-            self._set_alarm(self._batch_size)
+            self._set_wake_threshold(self._batch_size)
             if len(self._queue) >= self._batch_size:
                 return now
             return self._gathering_since + self._interval
@@ -599,7 +598,7 @@ class TelemetryClient:
     def send_batch(self) -> None:
         """See `Sendable`."""
         with self._lock:
-            self._set_alarm(self._capacity + 1)
+            self._set_wake_threshold(self._capacity + 1)
             batch = self._take_batch()
             deadline = self._deadline
         if not batch:
@@ -611,22 +610,22 @@ class TelemetryClient:
             logs = self._prepared(batch)
             with self._lock:
                 self._under_way = logs if self._under_way else []
-            result = export_contained(self._exporter, logs, deadline, self._account.errors)
+            result = safe_export(self._exporter, logs, deadline, self._account.errors)
         except BaseException as error:  # an exporter's SystemExit, say: it ends nothing in a thread of ours
             self._account.errors.increment()
             result = failed_export(error)
             raise
         finally:
-            self._exported(result, result.settle(logs), time.monotonic() - began)
+            self._exported(result, result.batch_outcome(logs), time.monotonic() - began)
 
-    def interrupt(self, long_waits_only: bool) -> None:
+    def preempt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
-        self._interrupted = True
-        interrupt(self._exporter, long_waits_only, self._account.errors)
+        self._preempted = True
+        preempt(self._exporter, long_waits_only, self._account.errors)
 
-    def _set_alarm(self, length: int) -> None:
+    def _set_wake_threshold(self, length: int) -> None:
         if self._state is _State.OPEN:
-            self._alarm = length
+            self._wake_threshold = length
 
     def _take_batch(self) -> list[_Event]:
         size = self._batch_size
@@ -635,7 +634,7 @@ class TelemetryClient:
         batch = self._take(size)
         self._under_way = batch
         self._in_flight = len(batch)
-        self._interrupted = False
+        self._preempted = False
         self._gathering_since = None
         self._retained_until = None
         return batch
@@ -648,16 +647,16 @@ class TelemetryClient:
         self._taken += len(events)
         return events
 
-    def _exported(self, result: ExportResult, settlement: Settlement, seconds: float) -> None:
+    def _exported(self, result: ExportResult, ended: BatchOutcome, seconds: float) -> None:
         """Put a batch that is back into the account, and what was not sent of it where it may be sent later."""
-        unsent, outcome = settlement.unsent, result.outcome
+        unsent, outcome = ended.unsent, result.outcome
         with self._lock:
             if not self._under_way:
                 return  # the close has given up on this batch and counted it
             self._under_way = []
             may_wait = self._state is _State.OPEN and not self._at_exit
-            cut_short = outcome is ExportOutcome.CANCELLED and self._interrupted
-            self.is_suspect = outcome is ExportOutcome.FAILED or cut_short or seconds > PROMPT_SECONDS
+            cut_short = outcome is ExportOutcome.CANCELLED and self._preempted
+            self.is_degraded = outcome is ExportOutcome.FAILED or cut_short or seconds > PROMPT_SECONDS
             if not unsent:
                 self.usual_seconds = seconds
                 if self._in_flight == self._batch_size:
@@ -665,33 +664,33 @@ class TelemetryClient:
             retained = outcome is ExportOutcome.DROPPED and self._config.circuit_open == "retain"
             kept = bool(unsent) and (cut_short or (retained and may_wait))
             if kept:
-                self._put_back(unsent)
+                self._requeue(unsent)
                 if retained:
                     self._retained_until = time.monotonic() + min(self._interval, _RETAINED_SECONDS)
             to_spool = bool(unsent) and not kept and self._spool is not None
             if not to_spool:
-                self._settle(settlement, outcome, 0, kept)
+                self._settle(ended, outcome, 0, kept)
         # Before the barriers open: a caller who has waited for this batch may ask at once.
-        self._diagnose(result, settlement, kept)
+        self._diagnose(result, ended, kept)
         if to_spool:
             spooled = self._to_spool(unsent)
             with self._lock:
                 if self._state is not _State.CLOSED:  # else the close has waited long enough for the disk
-                    self._settle(settlement, outcome, spooled, kept=False)
+                    self._settle(ended, outcome, spooled, kept=False)
         self._tell_drops()
         self._open_barriers()
 
-    def _diagnose(self, result: ExportResult, settlement: Settlement, kept: bool) -> None:
+    def _diagnose(self, result: ExportResult, ended: BatchOutcome, kept: bool) -> None:
         """Remember why a batch was not delivered, and tell when delivery begins to fail and when it works again."""
         outcome, diagnostics = result.outcome, self._diagnostics
         if outcome is ExportOutcome.DROPPED:
             if diagnostics.last_failure is None:  # else that is what has opened the circuit
                 diagnostics.failed(result.reason, _NO_REASON[outcome])
             return
-        went_wrong = settlement.rejected or (settlement.unsent and not kept)
+        went_wrong = ended.rejected or (ended.unsent and not kept)
         reason = diagnostics.failed(result.reason, _NO_REASON[outcome]) if went_wrong else ""
         # Events that are refused one by one say something about the events, not about the endpoint.
-        one_by_one = outcome is ExportOutcome.REJECTED and result.rejected >= settlement.rejected
+        one_by_one = outcome is ExportOutcome.REJECTED and result.rejected >= ended.rejected
         if went_wrong and (result or one_by_one):
             diagnostics.tell("refused", f"events were refused: {reason}")
         elif went_wrong:
@@ -719,11 +718,11 @@ class TelemetryClient:
         if follows_closely and len(self._queue) < self._batch_size:
             self._resting_until = now + self._rest
 
-    def _settle(self, settlement: Settlement, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
+    def _settle(self, ended: BatchOutcome, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
         self._in_flight = 0
-        self._account.exported(settlement, outcome, spooled, kept)
+        self._account.exported(ended, outcome, spooled, kept)
 
-    def _put_back(self, events: Sequence[TelemetryFrontendLog]) -> None:
+    def _requeue(self, events: Sequence[TelemetryFrontendLog]) -> None:
         self._queue.extendleft(reversed(events))
         self._taken -= len(events)
         while len(self._queue) > self._capacity:
@@ -743,7 +742,7 @@ class TelemetryClient:
             self._threads.wake(self._replay)
         return spooled
 
-    # Waiting for the settlement.
+    # Waiting for the ended.
 
     def _send_now(self) -> None:
         """Have all that is queued sent without delay."""
@@ -779,8 +778,8 @@ class TelemetryClient:
     def _wait_at(self, barrier: _Barrier, deadline: float | None) -> bool:
         try:
             if self._threads is None:  # there is nobody to send
-                return barrier.reached.is_open
-            with given_up(self._lock):
+                return barrier.reached.is_set()
+            with released(self._lock):
                 return barrier.reached.wait(None if deadline is None else deadline - time.monotonic())
         finally:
             self._barriers.discard(barrier)

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.statement import LoggedStatement
@@ -164,7 +164,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         else:
             self._record_odd(self.record_chunk, latency_ms)
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def _record_odd(self, record: Callable[[float], None], latency_ms: Any) -> None:
         """A latency that is no plain number: of numpy, say."""
         latency = float(latency_ms)
@@ -190,7 +190,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
             "sum_chunks_download_time_millis": self._whole(sum_chunks_download_time_ms, _LIMIT),
         }
 
-    @contained(_no_number)
+    @never_raises(_no_number)
     def _whole(self, number: float | None, limit: float) -> int | None:
         if number is None:
             return None
@@ -199,7 +199,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
             raise ValueError("more than the wire takes")
         return whole
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def record_error(self, exception: BaseException) -> None:
         """The statement has failed. Only the name of the exception's class is kept; the first one counts."""
         if self._error_name is None:
@@ -230,7 +230,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         take_statement(event)
         return True
 
-    @contained(_not_sent)
+    @never_raises(_not_sent)
     def _send_log(self, client: TelemetryClientProtocol | None) -> bool:
         if client is None:
             return False

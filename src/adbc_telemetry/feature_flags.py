@@ -19,7 +19,7 @@ from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.version import __version__
@@ -142,7 +142,7 @@ class FeatureFlags:
             return False
         return config.consent is True or self.is_on(flag, auth=auth)
 
-    @contained(_not_started)
+    @never_raises(_not_started)
     def _fetch_soon(self, auth: Auth | None) -> None:
         user = object()
         threads = sender.attach(user)  # for as long as it takes: there may be no client yet that keeps them
@@ -157,7 +157,7 @@ class FeatureFlags:
 
         threads.run_soon(fetch)
 
-    @contained(_not_fetched)
+    @never_raises(_not_fetched)
     def _fetch(self, auth: Auth | None) -> _Fetched:
         with fork_gate:
             from adbc_telemetry.transport.http import HttpTransport

@@ -20,10 +20,10 @@ from collections.abc import Mapping
 from adbc_telemetry.client import TelemetryClient
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import is_secure, normalize_host
-from adbc_telemetry.core.latch import Latch
 from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.pipeline.shutdown import close_together
@@ -36,7 +36,7 @@ class TelemetryClientHolder:
     def __init__(self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None) -> None:
         self.leases: list[TelemetryClientLease] = []
         self.closing = False
-        self.gone = Latch()
+        self.gone = ReentrantEvent()
         # Where no credentials may go, none are asked for: `acquire` has refused a lease that brings some.
         auth = self.authenticate if is_secure(host) else None
         self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
@@ -201,7 +201,7 @@ class TelemetryClientManager:
         outcomes = [client.close(timeout) for client in clients]
         return all(outcomes)
 
-    @contained(lambda error, *_: False)
+    @never_raises(lambda error, *_: False)
     def _release(
         self, lease: TelemetryClientLease, holder: TelemetryClientHolder, timeout: float | None
     ) -> bool:
@@ -238,7 +238,7 @@ class TelemetryClientManager:
                 # In the same step, so that the breaker of a host lives exactly as long as its client.
                 CircuitBreakerManager.get_instance().remove_circuit_breaker(name)
             holder.leases.clear()
-        holder.gone.open()
+        holder.gone.set()
 
 
 _instance = TelemetryClientManager()

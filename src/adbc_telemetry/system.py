@@ -8,7 +8,7 @@ import platform
 import sys
 from collections.abc import Callable
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.schema import DriverSystemConfiguration
 
@@ -19,7 +19,7 @@ def _unreadable(error: Exception, read: Callable[[], str | None]) -> str | None:
     return None
 
 
-@contained(_unreadable)
+@never_raises(_unreadable)
 def _or_none(read: Callable[[], str | None]) -> str | None:
     return read()
 

@@ -13,7 +13,7 @@ import pytest
 
 from adbc_telemetry import InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
 from adbc_telemetry.export.base import ExportResult
-from adbc_telemetry.pipeline.scheduler import MAX_SUSPECT_LANES
+from adbc_telemetry.pipeline.scheduler import MAX_DEGRADED_WORKERS
 from adbc_telemetry.pipeline.shutdown import close_together
 from adbc_telemetry.protocols import ClientStats
 from adbc_telemetry.schema import TelemetryFrontendLog
@@ -77,7 +77,7 @@ def test_five_hundred_hosts_of_which_fifty_are_black_holes(fault: Scenario, dead
 
 
 def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
-    """As many black holes as there are lanes are asked first; then a healthy host has an event."""
+    """As many black holes as there are workers are asked first; then a healthy host has an event."""
     config = TelemetryConfiguration(enabled=True, batch_size=1, close_timeout_ms=100)
     with socket.create_server(("0.0.0.0", 0), backlog=64) as hole, TelemetryServer() as server:
         dead = [TelemetryClient(f"http://127.0.1.{n}:{hole.getsockname()[1]}", config) for n in range(1, 8)]
@@ -89,8 +89,8 @@ def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
             enqueue(well, 1)
             assert well.flush(5)
             seconds = time.monotonic() - began
-        # Two of them keep their lane to themselves again, as suspects.
-        wait_until(lambda: sum(client.is_suspect for client in dead) >= 1)
+        # Two of them keep their worker to themselves again, as degraded.
+        wait_until(lambda: sum(client.is_degraded for client in dead) >= 1)
         close_together(dead)
     stats = [well.stats(), *(client.stats() for client in dead)]
     fault.seen(sent=8, delivered=len(server.accepted), lost=lost_of(stats), seconds=seconds)
@@ -98,7 +98,7 @@ def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
 
 
 def test_an_export_that_was_interrupted_for_others_is_sent_all_the_same(fault: Scenario) -> None:
-    """Seven hosts answer only after others have waited for their lanes; nothing of theirs is lost or counted twice."""
+    """Seven hosts answer only after others have waited for their workers; no event is lost or counted twice."""
     release = threading.Event()
     config = TelemetryConfiguration(enabled=True, batch_size=10, close_timeout_ms=10_000)
     with TelemetryServer("0.0.0.0") as server, TelemetryServer() as prompt:
@@ -113,7 +113,7 @@ def test_an_export_that_was_interrupted_for_others_is_sent_all_the_same(fault: S
         with TelemetryClient(prompt.url, config) as well:
             enqueue(well, 10)
             assert well.flush(10)
-        interrupted = [client for client in slow if client.is_suspect]
+        interrupted = [client for client in slow if client.is_degraded]
         assert interrupted
         release.set()
         assert all(client.flush(10) for client in slow)
@@ -136,8 +136,8 @@ class Hanging(InMemoryTelemetryExporter):
         return super().export(logs, deadline=deadline)
 
 
-def test_foreign_exporters_that_hang_in_every_lane(fault: Scenario) -> None:
-    """Seven exporters hang and cannot be interrupted: their lanes are given up, and replaced."""
+def test_foreign_exporters_that_hang_in_every_worker(fault: Scenario) -> None:
+    """Seven exporters hang and cannot be interrupted: their workers are given up, and replaced."""
     gate = threading.Event()
     config = TelemetryConfiguration(enabled=True, batch_size=1)
     hanging = [TelemetryClient(f"hangs-{n}", config, exporter=Hanging(gate)) for n in range(7)]
@@ -161,25 +161,25 @@ def test_foreign_exporters_that_hang_in_every_lane(fault: Scenario) -> None:
 
 
 def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
-    """More hosts than there are lanes for suspects answer 503 with a Retry-After of an hour; then some more fail."""
+    """More hosts than there are workers for degraded answer 503 with a Retry-After of an hour; then some more fail."""
     config = TelemetryConfiguration(
         enabled=True, batch_size=1, max_retries=1, retry_delay_ms=1, close_timeout_ms=300
     )
     with TelemetryServer("0.0.0.0") as quiet, TelemetryServer("0.0.0.0") as failing:
-        quiet.replies.extend(Reply(500) for _ in range(2 * (MAX_SUSPECT_LANES + 3)))
+        quiet.replies.extend(Reply(500) for _ in range(2 * (MAX_DEGRADED_WORKERS + 3)))
         quiet.always = lambda request: Reply(503, {"Retry-After": "3600"})
         failing.replies.extend(Reply(500) for _ in range(4))
         port = quiet.url.rpartition(":")[2]
         asleep = [
-            TelemetryClient(f"http://127.0.1.{n}:{port}", config) for n in range(1, MAX_SUSPECT_LANES + 4)
+            TelemetryClient(f"http://127.0.1.{n}:{port}", config) for n in range(1, MAX_DEGRADED_WORKERS + 4)
         ]
         recovering = [
             TelemetryClient(f"http://127.0.2.{n}:{failing.url.rpartition(':')[2]}", config) for n in (1, 2)
         ]
-        for client in (*asleep, *recovering):  # suspects, from now on
+        for client in (*asleep, *recovering):  # degraded, from now on
             enqueue(client, 1)
             assert client.flush(10)
-            assert client.is_suspect
+            assert client.is_degraded
         for client in asleep:
             enqueue(client, 1)
         wait_until(lambda: len(quiet.requests) == 3 * len(asleep))

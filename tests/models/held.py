@@ -9,7 +9,7 @@ from queue import SimpleQueue
 from typing import Any
 
 from adbc_telemetry import ExportOutcome, ExportResult
-from adbc_telemetry.core.latch import Latch
+from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.schema import TelemetryFrontendLog
 from support.logs import ids_of
 from support.waiting import wait_until
@@ -77,9 +77,9 @@ class Call:
         self.result = target()
 
     def _waits(self) -> bool:
-        """Whether it stands in `Latch.wait`, past everything that it does before it waits."""
+        """Whether it stands in `ReentrantEvent.wait`, past everything that it does before it waits."""
         frame = sys._current_frames().get(self._thread.ident or 0)
-        return frame is not None and frame.f_code is Latch.wait.__code__
+        return frame is not None and frame.f_code is ReentrantEvent.wait.__code__
 
     @property
     def over(self) -> bool:

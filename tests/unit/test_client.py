@@ -92,7 +92,7 @@ def test_enqueue_takes_no_lock_of_the_client_s() -> None:
     done = threading.Event()
 
     def enqueue() -> None:
-        for log in make_logs(500):  # through every alarm: first event, full batch, full queue
+        for log in make_logs(500):  # through every wake threshold: first event, full batch, full queue
             client.enqueue(log)
         done.set()
 
@@ -349,7 +349,7 @@ def send_full_batch(client: TelemetryClient, exporter: InMemoryTelemetryExporter
         client.enqueue(log)
     wait_until(lambda: len(exporter.logs) == goal)
     wait_until(
-        lambda: client._alarm <= client.stats().queued + 10 * size
+        lambda: client._wake_threshold <= client.stats().queued + 10 * size
     )  # the sender has gone back to sleep
 
 
@@ -368,7 +368,7 @@ def test_the_first_event_after_a_full_batch_does_not_wake_the_sender(monkeypatch
         for _ in range(3):
             woken.clear()
             send_full_batch(client, exporter, 5)
-            assert client._alarm == 5
+            assert client._wake_threshold == 5
         assert len(woken) == 1, "by the batch, when it was full"
 
 
@@ -377,7 +377,7 @@ def test_after_a_part_of_a_batch_the_sender_waits_for_the_next_event() -> None:
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
         client.enqueue(make_log())
         assert client.flush(10)
-        wait_until(lambda: client._alarm == 1)  # no full batch, so no more is expected
+        wait_until(lambda: client._wake_threshold == 1)  # no full batch, so no more is expected
 
 
 def test_a_client_without_events_goes_idle_after_the_flush_interval() -> None:
@@ -385,7 +385,7 @@ def test_a_client_without_events_goes_idle_after_the_flush_interval() -> None:
     config = configuration(batch_size=5, flush_interval_ms=20)
     with TelemetryClient("host", config, exporter=exporter) as client:
         send_full_batch(client, exporter, 5)
-        wait_until(lambda: client._alarm == 1)
+        wait_until(lambda: client._wake_threshold == 1)
 
 
 def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
@@ -395,15 +395,15 @@ def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
         send_full_batch(client, exporter, 5)
-        assert client._alarm == 5, "a full batch by itself is no crowd"
+        assert client._wake_threshold == 5, "a full batch by itself is no crowd"
         send_full_batch(client, exporter, 5)
-        assert client._alarm == 50
+        assert client._wake_threshold == 50
         for log in make_logs(49):
             client.enqueue(log)
         assert len(exporter.logs) == 10
         client.enqueue(make_log())
         wait_until(lambda: len(exporter.logs) == 60)
-        wait_until(lambda: client._alarm == 50)
+        wait_until(lambda: client._wake_threshold == 50)
         client.enqueue(make_log())
         started = time.monotonic()
         assert client.flush(20), "a flush ends the rest"
@@ -417,7 +417,7 @@ def test_a_crowd_is_a_tenth_of_the_queue_at_the_most(monkeypatch: pytest.MonkeyP
     with TelemetryClient("host", config, exporter=exporter) as client:
         send_full_batch(client, exporter, 5)
         send_full_batch(client, exporter, 5)
-        assert client._alarm == 10
+        assert client._wake_threshold == 10
         send_full_batch(client, exporter, 10)
 
 
@@ -1022,7 +1022,7 @@ def test_without_a_thread_for_a_lane_events_wait_for_one(monkeypatch: pytest.Mon
     gated = GatedExporter()
     busy = TelemetryClient(
         "busy", configuration(), exporter=gated
-    )  # has the lane that is there from the start
+    )  # has the worker that is there from the start
     busy.enqueue(make_log())
     busy.flush(0)
     assert gated.entered.wait(10)

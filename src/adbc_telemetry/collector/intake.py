@@ -1,6 +1,6 @@
 """What a sender may send: reads a request's body and tells the good logs from the bad ones.
 
-The checks are types. From the messages of `schema` stricter twins are derived once, with the integer ranges of the
+The checks are types. From the messages of `schema` stricter clones are derived once, with the integer ranges of the
 wire, enums as plain names and null refused, so that msgspec checks a log while it reads it, at the speed of C.
 """
 
@@ -39,7 +39,7 @@ class ReceivedLog(NamedTuple):
     """A good log, decoded and as it was sent."""
 
     message: schema.TelemetryFrontendLog
-    """A strict twin: absent messages are empty ones, enums their names, the event id a `uuid.UUID`."""
+    """A strict clone: absent messages are empty ones, enums their names, the event id a `uuid.UUID`."""
     text: str
 
 
@@ -88,7 +88,7 @@ class _Request(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def _strict(message: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The strict twin of a message: same name, same fields, nothing optional but by absence."""
+    """The strict clone of a message: same name, same fields, nothing optional but by absence."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(message):
         strict_type = _strict_type(field.name, field.type)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Final, Protocol
 
 from adbc_telemetry.core.native import Lock, RLock
-from adbc_telemetry.core.registry import WeakRegistry
+from adbc_telemetry.core.reentrant import WeakRegistry
 
 # A fork waits so long for an import of ours to end; only an import that waits for the forking thread takes longer.
 _IMPORT_SECONDS: Final = 2.0

@@ -1,7 +1,7 @@
 """The border to the host program: the one place where an exception of ours is swallowed.
 
 Everything inside raises and propagates as usual; whatever would cross into the caller's code goes through
-`contained`, which hands the error to whoever counts it and writes its class to the log at DEBUG.
+`never_raises`, which hands the error to whoever counts it and writes its class to the log at DEBUG.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def log(message: str, *arguments: object) -> None:
         logger.debug(message, *arguments)
 
 
-def contained(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
+def never_raises(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Callable[P, R]]:
     """Decorate a function so that an `Exception` becomes `fallback(exception, *args, **kwargs)`.
 
     The fallback gets what the function got, and has to count the error. `KeyboardInterrupt`, `SystemExit` and

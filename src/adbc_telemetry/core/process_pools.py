@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 
 # multiprocessing and its forks. Their children forget all finalizers when they start, then run what was registered for
 # after the fork; at their end they run the finalizers that they have by then.
@@ -42,7 +42,7 @@ class EndOfChild:
             self._register_with(family)
         self._register_with_worker()
 
-    @contained(lambda error, self, family: None)
+    @never_raises(lambda error, self, family: None)
     def _register_with(self, family: str) -> None:
         util, process = sys.modules.get(f"{family}.util"), sys.modules.get(f"{family}.process")
         if util is None or process is None:
@@ -54,7 +54,7 @@ class EndOfChild:
         if _is_child(process) and (finalizer is None or not finalizer.still_active()):
             self._finalizers[family] = util.Finalize(None, self._call, exitpriority=0)
 
-    @contained(lambda error, self: None)
+    @never_raises(lambda error, self: None)
     def _register_with_worker(self) -> None:
         """A worker of billiard's pool runs no finalizers. What it calls at its end is its `on_exit`."""
         pool, process = sys.modules.get("billiard.pool"), sys.modules.get("billiard.process")

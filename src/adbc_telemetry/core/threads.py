@@ -5,11 +5,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from adbc_telemetry.core.latch import Latch
 from adbc_telemetry.core.native import get_ident, start_thread
+from adbc_telemetry.core.reentrant import ReentrantEvent
 
 
-class WorkerThread:
+class DaemonThread:
     """A real daemon thread, started at once, that green threads may wait for as well.
 
     Args:
@@ -22,14 +22,14 @@ class WorkerThread:
 
     def __init__(self, run: Callable[[], object], name: str) -> None:
         self._run = run
-        self._ended = Latch()
+        self._ended = ReentrantEvent()
         self._ident: int | None = None
         self._thread = start_thread(self._work, name)
 
     @property
     def is_alive(self) -> bool:
         """Whether it runs still."""
-        return not self._ended.is_open
+        return not self._ended.is_set()
 
     def join(self, deadline: float) -> None:
         """Wait for its end until `deadline` (`time.monotonic()`); not at all when called on the thread itself."""
@@ -43,4 +43,4 @@ class WorkerThread:
         try:
             self._run()
         finally:
-            self._ended.open()
+            self._ended.set()

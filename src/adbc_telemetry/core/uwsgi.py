@@ -14,8 +14,8 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from adbc_telemetry.core.fork import renew_if_forked
-from adbc_telemetry.core.guard import contained
-from adbc_telemetry.core.registry import WeakRegistry
+from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.core.reentrant import WeakRegistry
 
 
 class Starting(Protocol):
@@ -56,7 +56,7 @@ class _Prefork:
         """No more workers are forked from this process: it is a worker, or it ends."""
         self._forks_are_over = True
 
-    @contained(lambda error, self: None)
+    @never_raises(lambda error, self: None)
     def _watch(self) -> None:
         uwsgi = sys.modules.get("uwsgi")
         if self._uwsgi is not None or not hasattr(uwsgi, "masterpid"):
@@ -64,7 +64,7 @@ class _Prefork:
         self._uwsgi = uwsgi
         _call_after_fork(uwsgi, self._after_fork)
 
-    @contained(lambda error, self: None)
+    @never_raises(lambda error, self: None)
     def _after_fork(self) -> None:
         renew_if_forked()
         self.end_of_forks()
@@ -98,7 +98,7 @@ def _none(error: Exception) -> object:
     return None
 
 
-@contained(_none)
+@never_raises(_none)
 def _import_decorators() -> object:
     """None where there are none, or where they cannot be used for want of a master."""
     import uwsgidecorators

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar, get_args
 from msgspec import Struct
 from msgspec.structs import fields, replace
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 
 E = TypeVar("E", bound=Enum)
 Message = TypeVar("Message", bound=Struct)
@@ -26,19 +26,19 @@ def _no_such_value(error: Exception, *_: object) -> Any:
     return None
 
 
-@contained(_no_such_value)
+@never_raises(_no_such_value)
 def as_text(value: object) -> str | None:
     """A text; one of a class of its own becomes a plain one."""
     return str.__str__(value) if isinstance(value, str) else None
 
 
-@contained(_no_such_value)
+@never_raises(_no_such_value)
 def as_flag(value: object) -> bool | None:
     """True or False, and nothing that merely counts as one of them."""
     return value if isinstance(value, bool) else None
 
 
-@contained(_no_such_value)
+@never_raises(_no_such_value)
 def as_whole(value: Any) -> int | None:
     """A whole number that fits into 64 bits, also of another library; not a bool, nor a float."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
@@ -47,7 +47,7 @@ def as_whole(value: Any) -> int | None:
     return number if -INT64 <= number < INT64 else None
 
 
-@contained(_no_such_value)
+@never_raises(_no_such_value)
 def as_member(kind: type[E], value: object) -> E | None:
     """A member of an enum of the wire, also by its name as a text. Any other text is none."""
     if isinstance(value, kind):

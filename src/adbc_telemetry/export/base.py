@@ -8,8 +8,8 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
-from adbc_telemetry.core.counter import AtomicCounter
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.core.reentrant import AtomicCounter
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 
@@ -28,7 +28,7 @@ class ExportOutcome(Enum):
     """Given up because the deadline came, or the exporter was closed."""
 
 
-class Settlement(Struct, frozen=True):
+class BatchOutcome(Struct, frozen=True):
     """How many logs of a batch were delivered and rejected, and which ones were neither."""
 
     delivered: int
@@ -56,19 +56,19 @@ class ExportResult(Struct, frozen=True):
     reason: str | None = None
     unsent: Sequence[TelemetryFrontendLog] | None = None
 
-    def settle(self, batch: Sequence[TelemetryFrontendLog]) -> Settlement:
+    def batch_outcome(self, batch: Sequence[TelemetryFrontendLog]) -> BatchOutcome:
         """How each log of `batch` has ended, whatever an exporter of somebody's may have counted."""
         delivered = min(max(self.delivered, 0), len(batch))
         rejected = min(max(self.rejected, 0), len(batch) - delivered)
         rest = len(batch) - delivered - rejected
         if self.outcome is ExportOutcome.DELIVERED:
-            return Settlement(delivered + rest, rejected, [])
+            return BatchOutcome(delivered + rest, rejected, [])
         if self.outcome is ExportOutcome.REJECTED:
-            return Settlement(delivered, rejected + rest, [])
+            return BatchOutcome(delivered, rejected + rest, [])
         unsent = self.unsent
         if unsent is None or len(unsent) != rest:
             unsent = batch[len(batch) - rest :]
-        return Settlement(delivered, rejected, list(unsent))
+        return BatchOutcome(delivered, rejected, list(unsent))
 
     def __bool__(self) -> bool:
         """Whether the export succeeded."""
@@ -125,8 +125,8 @@ def _counted_failure(
 # The exceptions of foreign exporters end here. `errors` counts them.
 
 
-@contained(_counted_failure)
-def export_contained(
+@never_raises(_counted_failure)
+def safe_export(
     exporter: TelemetryExporter,
     logs: Sequence[TelemetryFrontendLog],
     deadline: float | None,
@@ -143,7 +143,7 @@ def export_contained(
     return result
 
 
-@contained(lambda error, exporter: False)
+@never_raises(lambda error, exporter: False)
 def takes_statements(exporter: object) -> bool:
     """Whether an exporter would rather have statements than the logs that it would take apart again.
 
@@ -158,7 +158,7 @@ def _count(error: Exception, exporter: object, *arguments: object) -> None:
     errors.increment()
 
 
-@contained(_count)
+@never_raises(_count)
 def expire(exporter: object, deadline: float, errors: AtomicCounter) -> None:
     """Tell an exporter that everything under way has to be over by `deadline`, if it can be told."""
     notify = getattr(exporter, "expire", None)
@@ -166,15 +166,15 @@ def expire(exporter: object, deadline: float, errors: AtomicCounter) -> None:
         notify(deadline)
 
 
-@contained(_count)
-def interrupt(exporter: object, long_waits_only: bool, errors: AtomicCounter) -> None:
+@never_raises(_count)
+def preempt(exporter: object, long_waits_only: bool, errors: AtomicCounter) -> None:
     """Have the export under way end as cancelled, or only if it waits for a `Retry-After`, if it can be told."""
-    notify = getattr(exporter, "interrupt", None)
+    notify = getattr(exporter, "preempt", None)
     if notify is not None:
         notify(long_waits_only)
 
 
-@contained(lambda error, exporter: False)
+@never_raises(lambda error, exporter: False)
 def hold_nothing_open(exporter: object) -> bool:
     """Have an exporter keep nothing open between exports from now on; False of one that has to be closed instead.
 
@@ -184,7 +184,7 @@ def hold_nothing_open(exporter: object) -> bool:
     return notify is not None and notify() is True
 
 
-@contained(_count)
-def close_contained(exporter: TelemetryExporter, errors: AtomicCounter) -> None:
+@never_raises(_count)
+def safe_close(exporter: TelemetryExporter, errors: AtomicCounter) -> None:
     """Close an exporter of anybody's; an exception changes nothing any more."""
     exporter.close()

@@ -6,22 +6,22 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
-from adbc_telemetry.core.counter import AtomicCounter
 from adbc_telemetry.core.diagnostics import Diagnostics
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.reentrant import AtomicCounter
 from adbc_telemetry.export.base import (
     NOTHING_EXPORTED,
     ExportOutcome,
     ExportResult,
     TelemetryExporter,
     checked_exporter,
-    close_contained,
     expire,
-    export_contained,
     hold_nothing_open,
-    interrupt,
+    preempt,
+    safe_close,
+    safe_export,
     takes_statements,
 )
 from adbc_telemetry.schema import TelemetryFrontendLog
@@ -129,7 +129,7 @@ class CircuitBreakerTelemetryExporter:
             return ExportResult(ExportOutcome.DROPPED, reason="the circuit is open")
         success: bool | None = False
         try:
-            result = export_contained(self._inner, logs, deadline, self._errors)
+            result = safe_export(self._inner, logs, deadline, self._errors)
             # Logs that were refused one by one say something about the logs, not about the endpoint.
             refused = result.outcome is ExportOutcome.REJECTED and result.rejected >= len(logs)
             cancelled = result.outcome is ExportOutcome.CANCELLED
@@ -142,9 +142,9 @@ class CircuitBreakerTelemetryExporter:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
         expire(self._inner, deadline, self._errors)
 
-    def interrupt(self, long_waits_only: bool = False) -> None:
+    def preempt(self, long_waits_only: bool = False) -> None:
         """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
-        interrupt(self._inner, long_waits_only, self._errors)
+        preempt(self._inner, long_waits_only, self._errors)
 
     def hold_nothing_open(self) -> bool:
         """See `export.base.hold_nothing_open`."""
@@ -152,4 +152,4 @@ class CircuitBreakerTelemetryExporter:
 
     def close(self) -> None:
         """Close `inner`. The breaker stays, as long as the host's leases do."""
-        close_contained(self._inner, self._errors)
+        safe_close(self._inner, self._errors)

@@ -11,7 +11,7 @@ from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
@@ -77,7 +77,7 @@ class DatabricksTelemetryExporter:
         """See `export.base.takes_statements`."""
         return type(self) is DatabricksTelemetryExporter
 
-    @contained(failed_export)
+    @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
 
@@ -107,9 +107,9 @@ class DatabricksTelemetryExporter:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
         self._sender.expire(deadline)
 
-    def interrupt(self, long_waits_only: bool = False) -> None:
+    def preempt(self, long_waits_only: bool = False) -> None:
         """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
-        self._sender.interrupt(long_waits_only)
+        self._sender.preempt(long_waits_only)
 
     def hold_nothing_open(self) -> bool:
         """See `export.base.hold_nothing_open`."""

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult, failed_export
@@ -37,7 +37,7 @@ class JsonLinesTelemetryExporter:
         """Another thread of the parent may have held the lock."""
         self._lock = Lock()  # one writer a process: guards _encoder, and keeps batches in order
 
-    @contained(failed_export)
+    @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Append `logs`. One that cannot be encoded is rejected alone. Never raises."""
         if not logs:

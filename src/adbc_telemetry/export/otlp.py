@@ -14,7 +14,7 @@ from urllib.parse import unquote, urlsplit
 from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.core.guard import contained, logger
+from adbc_telemetry.core.guard import logger, never_raises
 from adbc_telemetry.core.hosts import is_secure, normalize_host
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
 from adbc_telemetry.export.delivery import Delivery
@@ -93,7 +93,7 @@ class OtlpTelemetryExporter:
         """Where requests go."""
         return self._sender.endpoint_url
 
-    @contained(failed_export)
+    @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
 
@@ -123,9 +123,9 @@ class OtlpTelemetryExporter:
         """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
         self._sender.expire(deadline)
 
-    def interrupt(self, long_waits_only: bool = False) -> None:
+    def preempt(self, long_waits_only: bool = False) -> None:
         """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
-        self._sender.interrupt(long_waits_only)
+        self._sender.preempt(long_waits_only)
 
     def hold_nothing_open(self) -> bool:
         """See `export.base.hold_nothing_open`."""

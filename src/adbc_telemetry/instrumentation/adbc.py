@@ -17,9 +17,9 @@ from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.callers import in_the_callers_place
-from adbc_telemetry.instrumentation.cursor_clone import Twin
+from adbc_telemetry.instrumentation.cursor_clone import CursorClone
 from adbc_telemetry.instrumentation.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -29,7 +29,7 @@ from adbc_telemetry.instrumentation.operations import (
     Operation,
 )
 from adbc_telemetry.instrumentation.readers import follow_reader
-from adbc_telemetry.instrumentation.recorder import NOBODY, SessionRecorder, StatementRecorder
+from adbc_telemetry.instrumentation.recorder import NULL_RECORDER, SessionRecorder, StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frame, leave_no_frames
 
 DBAPI_MODULE: Final = "adbc_driver_manager.dbapi"
@@ -107,7 +107,7 @@ def _subclass(cls: Any, methods: Methods) -> Any:
         "__module__": cls.__module__,
         "__qualname__": cls.__qualname__,
         "__doc__": cls.__doc__,
-        STATE: NOBODY,
+        STATE: NULL_RECORDER,
     }
     for name, method in {**methods, "__reduce_ex__": _reduces_as(cls)}.items():
         namespace[name] = functools.update_wrapper(method, getattr(cls, name))
@@ -138,10 +138,10 @@ NOT_GIVEN: Final[Any] = object()
 
 
 def _connection_methods(cls: Any) -> Methods:
-    twin = _cursor_twin(cls)
+    clone = _cursor_clone(cls)
 
     def cursor(self: Any, *, adbc_stmt_kwargs: Any = NOT_GIVEN) -> Any:
-        make = twin.instead_of(cls.cursor)  # type: ignore[union-attr]
+        make = clone.instead_of(cls.cursor)  # type: ignore[union-attr]
         try:
             made = (
                 make(self) if adbc_stmt_kwargs is NOT_GIVEN else make(self, adbc_stmt_kwargs=adbc_stmt_kwargs)
@@ -150,7 +150,7 @@ def _connection_methods(cls: Any) -> Methods:
             leave_no_frame(error)
             raise
         recorder = self._adbc_telemetry
-        if type(made) is twin.made and recorder is not NOBODY:  # type: ignore[union-attr]
+        if type(made) is clone.made and recorder is not NULL_RECORDER:  # type: ignore[union-attr]
             made._adbc_telemetry = StatementRecorder(recorder)
         else:
             _follow_cursor(made, recorder)
@@ -195,7 +195,7 @@ def _connection_methods(cls: Any) -> Methods:
         finally:
             recorder.end()
 
-    make_cursor = cursor if twin is not None and _called_alike(cursor, cls.cursor) else method
+    make_cursor = cursor if clone is not None and _called_alike(cursor, cls.cursor) else method
     return {"cursor": make_cursor, "adbc_clone": adbc_clone, "close": close, "__del__": __del__}
 
 
@@ -204,15 +204,15 @@ def _commits_nothing(connection: Any) -> bool:
     return bool(connection._adbc_telemetry.script) or not getattr(connection, "_commit_supported", True)
 
 
-def _no_twin(error: Exception, cls: Any) -> Twin | None:
+def _no_clone(error: Exception, cls: Any) -> CursorClone | None:
     return None
 
 
-@contained(_no_twin)
-def _cursor_twin(cls: Any) -> Twin | None:
+@never_raises(_no_clone)
+def _cursor_clone(cls: Any) -> CursorClone | None:
     """The driver manager's `cursor`, which makes instrumented cursors; None of any other, whatever that does."""
     original, own = cls.cursor, sys.modules[DBAPI_MODULE]
-    return Twin(original, _class_of_its_cursors) if original.__globals__ is vars(own) else None
+    return CursorClone(original, _class_of_its_cursors) if original.__globals__ is vars(own) else None
 
 
 def _class_of_its_cursors(cls: Any) -> Any:
@@ -225,9 +225,11 @@ def _leave_alone(error: Exception, cursor: Any, recorder: SessionRecorder) -> No
     recorder.errors += 1
 
 
-@contained(_leave_alone)
+@never_raises(_leave_alone)
 def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
-    if recorder is NOBODY or vars(cursor).get(STATE) is not None:  # a driver may hand out the same one again
+    if (
+        recorder is NULL_RECORDER or vars(cursor).get(STATE) is not None
+    ):  # a driver may hand out the same one again
         return
     cls: Any = type(cursor)
     kind = cursor_class(cls)

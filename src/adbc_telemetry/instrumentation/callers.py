@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from types import CodeType, FrameType
 from typing import Any, Final
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 
 # By this name the code finds its call. It is no identifier, so that no variable of the caller's is in its way.
 _NAME: Final = "<adbc_telemetry>"
@@ -90,7 +90,7 @@ def _without_a_line(error: Exception, frame: FrameType, at: int) -> CodeType:
     return _CALL
 
 
-@contained(_without_a_line)
+@never_raises(_without_a_line)
 def _prepare(frame: FrameType, at: int) -> CodeType:
     """The code for calls from the line at which the frame is. To find the line takes longer than all the rest."""
     code = frame.f_code

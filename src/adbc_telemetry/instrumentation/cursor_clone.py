@@ -12,8 +12,8 @@ from types import CodeType, FunctionType
 from typing import Any
 
 
-class Twin:
-    """A function's twin: its code, with another class in the place of the one that it names.
+class CursorClone:
+    """A function's clone: its code, with another class in the place of the one that it names.
 
     Args:
         original: a function that uses one global name, which is that of a class: what it makes.
@@ -39,7 +39,7 @@ class Twin:
         self._function.__kwdefaults__ = original.__kwdefaults__
 
     def instead_of(self, function: Any) -> Any:
-        """The twin, if it may stand for `function`; `function` where somebody has patched that, or its class."""
+        """The clone, if it may stand for `function`; `function` where somebody has patched that, or its class."""
         if function is self._original and self._globals.get(self._name) is self._class:
             return self._function
         return function

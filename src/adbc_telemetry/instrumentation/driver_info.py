@@ -10,7 +10,7 @@ from collections.abc import Callable
 from importlib import metadata
 from typing import Any, Final, NamedTuple
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.schema import DriverAuthFlow, DriverAuthMech, DriverConnectionParameters
 
 _DRIVER_NAME, _DRIVER_VERSION = 100, 101  # ADBC_INFO_DRIVER_NAME, ADBC_INFO_DRIVER_VERSION
@@ -117,7 +117,7 @@ def _not_told(error: Exception, connection: object) -> tuple[str | None, str | N
     return None, None
 
 
-@contained(_not_told)
+@never_raises(_not_told)
 def driver_name_and_version(connection: Any) -> tuple[str | None, str | None]:
     """What the driver calls itself.
 
@@ -145,18 +145,18 @@ def _value_of(option: AllowedOption, connection: Any) -> object:
     return None
 
 
-@contained(_left_out)
+@never_raises(_left_out)
 def _told_value(option: AllowedOption, source: Any) -> object:
     return option.read(source.get_option(option.key))
 
 
-@contained(_left_out)
+@never_raises(_left_out)
 def _autocommit(connection: Any) -> bool | None:
     autocommit = getattr(connection, "autocommit", None)  # not of PEP 249: a property, a method, or not there
     return autocommit if isinstance(autocommit, bool) else None
 
 
-@contained(_left_out)
+@never_raises(_left_out)
 def _package_version(package: str) -> str | None:
     try:
         return metadata.version(package)

@@ -6,7 +6,7 @@ import functools
 from typing import Any, TypeVar
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.instrumentation import adbc, pep249
@@ -122,7 +122,7 @@ def _not_there(error: Exception) -> type[Any] | None:
     return None
 
 
-@contained(_not_there)
+@never_raises(_not_there)
 def _adbc_connection_class() -> type[Any] | None:
     from adbc_driver_manager import dbapi
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final, NamedTuple
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.schema import OperationType, StatementType
 
 
@@ -182,7 +182,7 @@ _first_word: Final = re.compile(
 _LOOK_AT_MOST: Final = 200
 
 
-@contained(lambda error, sql: _OTHER)
+@never_raises(lambda error, sql: _OTHER)
 def classify(sql: object) -> SqlClass:
     """What kind of statement this is, by its first word; bytes are a Substrait plan, as ADBC has it.
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.callers import in_the_callers_place
 from adbc_telemetry.instrumentation.operations import (
     PLAIN_CONNECTION_OPERATIONS,
@@ -41,7 +41,7 @@ def is_closed(connection: object) -> bool:
     return isinstance(closed, int) and closed != 0
 
 
-@contained(_not_told)
+@never_raises(_not_told)
 def _closed(connection: object) -> object:
     return getattr(connection, "closed", None)
 
@@ -123,7 +123,7 @@ def _follow_cursor(connection: Any, cursor: Any, recorder: StatementRecorder) ->
     return followed
 
 
-@contained(_not_told)
+@never_raises(_not_told)
 def _cursor_proxy(connection: Any, cursor: Any, recorder: StatementRecorder) -> Any:
     """The cursor's proxy; None for what is no cursor, as some short cuts may return."""
     cls: Any = type(cursor)
@@ -192,7 +192,7 @@ def _executes_for(name: str, operation: Operation) -> Method:
     return method
 
 
-@contained(_not_told)
+@never_raises(_not_told)
 def _sql(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
     """The statement's text: the first argument, by whichever name."""
     sql = args[0] if args else next(iter(kwargs.values()), None)

@@ -13,12 +13,12 @@ from __future__ import annotations
 import weakref
 from typing import Any
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.recorder import StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frame
 
 
-@contained(lambda error, recorder, reader: reader)
+@never_raises(lambda error, recorder, reader: reader)
 def follow_reader(recorder: StatementRecorder, reader: Any) -> Any:
     """A reader that reads what `reader` does, and tells the recorder; `reader` where there is nothing to tell."""
     statement = recorder.under_way

@@ -12,7 +12,7 @@ from time import monotonic_ns, time_ns
 from typing import TYPE_CHECKING, Any, Final
 
 from adbc_telemetry.context import StatementTelemetryContext
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.statement import StatementRecord
@@ -49,7 +49,7 @@ def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> b
     return True
 
 
-class _Nobody:
+class _NullRecorder:
     """Records nothing. What stands in for the recorder of a connection or cursor that has none of its own: because
     it is still being made, or the program has made it of its class and not by the driver manager."""
 
@@ -57,7 +57,7 @@ class _Nobody:
     awaits_rows = False
 
     @property
-    def connection(self) -> _Nobody:
+    def connection(self) -> _NullRecorder:
         return self
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -73,7 +73,7 @@ def _do_nothing(*args: object, **kwargs: object) -> None:
     """The methods of nobody."""
 
 
-NOBODY: Final[Any] = _Nobody()
+NULL_RECORDER: Final[Any] = _NullRecorder()
 
 
 class SessionRecorder:
@@ -122,7 +122,7 @@ class SessionRecorder:
         self._open = [True]
         _start(session, CREATE_SESSION).emit()
 
-    @contained(_no_statement)
+    @never_raises(_no_statement)
     def begin(
         self, operation: Operation, arguments: Mapping[str, object]
     ) -> StatementTelemetryContext | None:
@@ -133,7 +133,7 @@ class SessionRecorder:
             statement.operation_type = operation.by_depth.get(str(depth), operation.operation_type)
         return statement
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def finish(self, statement: StatementTelemetryContext | None, returns_arrow: bool = False) -> None:
         if statement is not None:
             statement.record_execute_complete()
@@ -141,18 +141,18 @@ class SessionRecorder:
                 statement.result_format = self.result_format
             statement.emit()
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def fail(self, statement: StatementTelemetryContext | None, error: BaseException) -> None:
         if statement is not None:
             statement.record_error(error)
             statement.emit()
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def begin_close(self) -> None:
         if self._closing is None:
             self._closing = _start(self.session, DELETE_SESSION)
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def fail_close(self, error: BaseException) -> None:
         """The connection would not close: it is still open, and may be closed again."""
         if self._closing is not None:
@@ -166,7 +166,7 @@ class SessionRecorder:
         self._cursors.add(recorder)
         return recorder
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def end(self) -> None:
         """The connection is closed: say so, once, and let go of the client.
 
@@ -186,7 +186,7 @@ class SessionRecorder:
             else:
                 self._lease.release()
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def _end_cursors(self) -> None:
         # By itself, lest another thread that makes a cursor meanwhile keep the session from its end.
         for recorder in tuple(self._cursors or ()):
@@ -278,13 +278,13 @@ class StatementRecorder:
         else:
             self.active_ns = now
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def handed_out(self) -> None:
         """The results are to be read in another way than by the cursor."""
         if self.under_way:
             self.active_ns = monotonic_ns()
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def fetched_many(self, cursor: Any, rows: list[Any], args: tuple[Any, ...], kwargs: Any) -> None:
         """`fetchmany` has returned: fewer rows than it was asked for are the last."""
         size = args[0] if args else kwargs.get("size")
@@ -292,7 +292,7 @@ class StatementRecorder:
             size = getattr(cursor, "arraysize", 1)
         self.fetched(len(rows) < size)
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def fail(self, error: BaseException) -> None:
         """The statement, or a fetch from it, has failed; without a statement, nothing has."""
         if self.under_way:
@@ -305,25 +305,25 @@ class StatementRecorder:
 
     # A reader knows the statement that it belongs to: the cursor may be at another one by now.
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def read(self, statement: list[int], over: bool) -> None:
         """A reader that was handed out has read a batch, or its end."""
         if self.under_way is statement:
             self.fetched(over)
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def read_failed(self, statement: list[int], error: BaseException) -> None:
         """Reading has failed."""
         if self.under_way is statement:
             self.fail(error)
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def dropped(self, statement: list[int]) -> None:
         """The reader is gone."""
         if self.under_way is statement:
             self.end()
 
-    @contained(_no_statement)
+    @never_raises(_no_statement)
     def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
         """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
         cancel = _start(self.connection.session, operation)
@@ -332,7 +332,7 @@ class StatementRecorder:
             cancel.statement_type = self._kind.statement_type
         return cancel
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def _end(self, consumed_ns: int | None, error_name: str | None, ended_ns: int) -> None:
         # Contained, where the rest is not: near the limit of recursion, this is a step deeper than the driver goes.
         try:
@@ -365,13 +365,13 @@ class StatementRecorder:
         else:
             take_statement(record)
 
-    @contained(_count_error)
+    @never_raises(_count_error)
     def _send_log(self, record: StatementRecord) -> None:
         client = record.session.client
         if client is not None:
             client.enqueue(record.frontend_log())
 
-    @contained(_perhaps)
+    @never_raises(_perhaps)
     def _has_rows(self, cursor: Any) -> bool:
         """Whether an executed statement has rows to read, as RETURNING and CALL may.
 

@@ -8,7 +8,7 @@ import os
 from typing import Any, Final
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.core.version import __version__
@@ -41,7 +41,7 @@ class Settings:
     auth_type: str | None = None
     client_app_name: str | None = None
 
-    @contained(lambda error, settings, connection, *_: connection)
+    @never_raises(lambda error, settings, connection, *_: connection)
     def follow(self, connection: Any, session_id: str | None = None) -> Any:
         """Instrument an open connection that is not instrumented yet; leave any other as it is.
 
@@ -121,7 +121,7 @@ def _no_endpoint(error: Exception, auth: Auth | None) -> str | None:
     return None
 
 
-@contained(_no_endpoint)
+@never_raises(_no_endpoint)
 def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
     endpoint = os.environ.get(ENDPOINT_VARIABLE, "").strip()
     if not endpoint:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from adbc_telemetry.core.counter import AtomicCounter
 from adbc_telemetry.core.diagnostics import Failure
-from adbc_telemetry.export.base import ExportOutcome, Settlement
+from adbc_telemetry.core.reentrant import AtomicCounter
+from adbc_telemetry.export.base import BatchOutcome, ExportOutcome
 from adbc_telemetry.protocols import ClientStats
 
 
@@ -23,20 +23,20 @@ class Account:
         self._spooled = 0
         self._exports = 0
 
-    def exported(self, settlement: Settlement, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
+    def exported(self, ended: BatchOutcome, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
         """A batch is back.
 
         Args:
-            settlement: of its events.
+            ended: of its events.
             outcome: of those that were neither delivered nor rejected.
             spooled: so many of those are in the spool now.
             kept: they are in the queue again, and have come to no end.
         """
         self._exports += 1
-        self._delivered += settlement.delivered
-        self._rejected += settlement.rejected
+        self._delivered += ended.delivered
+        self._rejected += ended.rejected
         self._spooled += spooled
-        lost = 0 if kept else len(settlement.unsent) - spooled
+        lost = 0 if kept else len(ended.unsent) - spooled
         if outcome is ExportOutcome.DROPPED:
             self._dropped_open += lost
         else:

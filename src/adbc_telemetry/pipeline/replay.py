@@ -2,7 +2,7 @@
 
     waiting    until a time: at first now, after a batch that was not delivered the flush interval, and when there
                was nothing left a minute, since other processes may leave something behind at any time
-    sending    one batch, in a lane
+    sending    one batch, in a worker
     stopped    nothing more is sent; what is left waits for the next process
 
 Closing, it goes on to the end of the spool, or to the first batch that is not delivered, or to the deadline.
@@ -15,15 +15,14 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import Final
 
-from adbc_telemetry.core.counter import AtomicCounter
-from adbc_telemetry.core.latch import Latch
 from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.reentrant import AtomicCounter, ReentrantEvent
 from adbc_telemetry.export.base import (
     ExportOutcome,
     ExportResult,
     TelemetryExporter,
-    export_contained,
-    interrupt,
+    preempt,
+    safe_export,
 )
 from adbc_telemetry.pipeline.scheduler import PROMPT_SECONDS
 from adbc_telemetry.pipeline.spool import Spool, SpoolSegment
@@ -58,12 +57,12 @@ class Replay:
 
     def _start(self) -> None:
         self._lock = RLock()  # guards all below
-        self._stopped = Latch()
+        self._stopped = ReentrantEvent()
         self._state = _State.WAITING
         self._next = 0.0
         self._deadline: float | None = None  # of the close
         self._segment: SpoolSegment | None = None
-        self.is_suspect = False
+        self.is_degraded = False
         self.delivered = 0  # events found in the spool, whoever had left them there
         self.refused = 0
         self.errors = AtomicCounter()
@@ -126,9 +125,9 @@ class Replay:
                 if pause is None or closing:
                     self._stop()
 
-    def interrupt(self, long_waits_only: bool) -> None:
+    def preempt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
-        interrupt(self._exporter, long_waits_only, self.errors)
+        preempt(self._exporter, long_waits_only, self.errors)
 
     def _send_next(self, deadline: float | None) -> float:
         """Send a batch of the oldest segment; returns after how many seconds to go on.
@@ -141,18 +140,18 @@ class Replay:
             return _LOOK_SECONDS
         batch = segment.last(self._batch_size)
         began = time.monotonic()
-        result = export_contained(self._exporter, batch, deadline, self.errors)
+        result = safe_export(self._exporter, batch, deadline, self.errors)
         seconds = time.monotonic() - began
-        settlement = result.settle(batch)
+        ended = result.batch_outcome(batch)
         with self._lock:
-            self.delivered += settlement.delivered
-            self.refused += settlement.rejected
-        if settlement.unsent:
-            self.is_suspect = result.outcome is not ExportOutcome.DROPPED
-            self._put_back(segment, batch, settlement.unsent)
+            self.delivered += ended.delivered
+            self.refused += ended.rejected
+        if ended.unsent:
+            self.is_degraded = result.outcome is not ExportOutcome.DROPPED
+            self._requeue(segment, batch, ended.unsent)
             self._tell(result)
             return self._pause
-        self.is_suspect = seconds > PROMPT_SECONDS
+        self.is_degraded = seconds > PROMPT_SECONDS
         self.usual_seconds = seconds
         if not segment.cut(len(batch)):
             self._segment = None
@@ -169,7 +168,7 @@ class Replay:
         diagnostics.tell_count("spool refused", self.refused, "of the spool refused")
         diagnostics.tell_count("spool delivered", self.delivered, "of the spool delivered")
 
-    def _put_back(
+    def _requeue(
         self,
         segment: SpoolSegment,
         batch: Sequence[TelemetryFrontendLog],
@@ -185,4 +184,4 @@ class Replay:
         segment, self._segment = self._segment, None
         if segment is not None:
             segment.release()
-        self._stopped.open()
+        self._stopped.set()

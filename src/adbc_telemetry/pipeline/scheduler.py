@@ -1,7 +1,7 @@
-"""The schedule: which client sends when, and in which order those who are due get a lane.
+"""The schedule: which client sends when, and in which order those who are due get a worker.
 
-A client is in one of four places: idle (nowhere), due at a time, parked (a suspect, for want of a lane), or busy
-(in a lane, or about to be). No thread and no I/O is in here: the dispatcher of `sender` runs it.
+A client is in one of four places: idle (nowhere), due at a time, waiting (a degraded, for want of a worker), or busy
+(in a worker, or about to be). No thread and no I/O is in here: the dispatcher of `sender` runs it.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final, Protocol
 
-MAX_SUSPECT_LANES: Final = 4
-"""Lanes that clients whose last export failed may hold: however many hosts are dead, the others have the rest."""
-MAX_ERRAND_LANES: Final = 2
-"""Lanes that other jobs may hold. Some of them wait for an export, which needs a lane too."""
+MAX_DEGRADED_WORKERS: Final = 4
+"""Workers that clients whose last export failed may hold: however many hosts are dead, the others have the rest."""
+MAX_TASK_WORKERS: Final = 2
+"""Workers that other jobs may hold. Some of them wait for an export, which needs a worker too."""
 
 _ROUND_SECONDS: Final = 2.0
 _SHORTEST_SLICE_SECONDS: Final = 0.2
 PROMPT_SECONDS: Final = 1.0
-"""Longer than this nobody holds a lane that others wait for, suspects in their few lanes apart."""
+"""Longer than this nobody holds a worker that others wait for, degraded in their few workers apart."""
 
 
 class Sendable(Protocol):
@@ -30,7 +30,7 @@ class Sendable(Protocol):
         ...
 
     @property
-    def is_suspect(self) -> bool:
+    def is_degraded(self) -> bool:
         """Whether the next export may well take long, since the last did not succeed promptly."""
         ...
 
@@ -40,13 +40,13 @@ class Sendable(Protocol):
         ...
 
     def send_batch(self) -> None:
-        """Send one batch. Called by one lane at a time."""
+        """Send one batch. Called by one worker at a time."""
         ...
 
-    def interrupt(self, long_waits_only: bool) -> None:
-        """Others wait for the lane: give the batch under way back, and be a suspect from now on.
+    def preempt(self, long_waits_only: bool) -> None:
+        """Others wait for the worker: give the batch under way back, and be a degraded from now on.
 
-        With `long_waits_only` this is asked of a suspect, for whose lane other suspects wait: it is to do so only
+        With `long_waits_only` this is asked of a degraded, for whose worker other degraded wait: it is to do so only
         while it waits for a time that the endpoint has asked for.
 
         Called by the dispatcher, so it must not block; may be called again, or when nothing is under way any more.
@@ -54,13 +54,13 @@ class Sendable(Protocol):
         ...
 
 
-def time_slice(client: Sendable, waiting: int, lanes: int) -> float:
-    """Seconds that a client which is no suspect may hold a lane while `waiting` others want one.
+def time_slice(client: Sendable, waiting: int, workers: int) -> float:
+    """Seconds that a client which is no degraded may hold a worker while `waiting` others want one.
 
     As in a fair scheduler: a round through all that wait is to take two seconds even if each of them is a black
     hole, but nobody gets less than a healthy endpoint needs, nor less than three times what it usually needs.
     """
-    fair = _ROUND_SECONDS * lanes / max(1, waiting)
+    fair = _ROUND_SECONDS * workers / max(1, waiting)
     return min(PROMPT_SECONDS, max(_SHORTEST_SLICE_SECONDS, fair, 3 * client.usual_seconds))
 
 
@@ -68,28 +68,28 @@ class Schedule:
     """Who is due when, and who is busy. Belongs to the dispatcher.
 
     Args:
-        start: gives a client's next batch, or with None for a client another job, to a lane.
+        start: gives a client's next batch, or with None for a client another job, to a worker.
     """
 
     def __init__(self, start: Callable[[Sendable | None, Callable[[], object]], None]) -> None:
         self._start = start
         self._due: dict[Sendable, float] = {}
         self._busy: set[Sendable] = set()
-        self._busy_suspects: set[Sendable] = set()
-        # Suspects that wait for one of their lanes, first come first served.
-        self._parked: dict[Sendable, None] = {}
-        self._errands: deque[Callable[[], object]] = deque()
-        self._errands_under_way = 0
+        self._busy_degraded: set[Sendable] = set()
+        # Suspects that wait for one of their workers, first come first served.
+        self._waiting: dict[Sendable, None] = {}
+        self._tasks: deque[Callable[[], object]] = deque()
+        self._tasks_under_way = 0
 
     @property
-    def has_parked(self) -> bool:
-        """Whether suspects wait for one of their lanes."""
-        return bool(self._parked)
+    def has_waiting(self) -> bool:
+        """Whether degraded wait for one of their workers."""
+        return bool(self._waiting)
 
     @property
     def jobs(self) -> int:
-        """Jobs that were given to lanes and have not finished."""
-        return len(self._busy) + self._errands_under_way
+        """Jobs that were given to workers and have not finished."""
+        return len(self._busy) + self._tasks_under_way
 
     def seconds_to_next(self) -> float | None:
         """Until the next client is due."""
@@ -100,50 +100,50 @@ class Schedule:
     def examine(self, client: Sendable) -> None:
         """Find the place for a client that may have something to send."""
         if client in self._busy:
-            return  # it is examined when its lane is free
+            return  # it is examined when its worker is free
         now = time.monotonic()
         at = client.next_send(now)
         self._due.pop(client, None)
-        self._parked.pop(client, None)
+        self._waiting.pop(client, None)
         if at is None:
             return
         if at > now:
             self._due[client] = at
             return
-        if client.is_suspect:
-            if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
-                self._parked[client] = None
+        if client.is_degraded:
+            if len(self._busy_degraded) >= MAX_DEGRADED_WORKERS:
+                self._waiting[client] = None
                 return
-            self._busy_suspects.add(client)
+            self._busy_degraded.add(client)
         self._busy.add(client)
         self._start(client, client.send_batch)
 
     def start_due(self) -> None:
-        """Give those whose time has come to lanes."""
+        """Give those whose time has come to workers."""
         now = time.monotonic()
         for client in [client for client, at in self._due.items() if at <= now]:
             self.examine(client)
 
-    def run_errand(self, errand: Callable[[], object]) -> None:
+    def run_task(self, task: Callable[[], object]) -> None:
         """Have another job run, after those that came before it."""
-        self._errands.append(errand)
-        self._start_errands()
+        self._tasks.append(task)
+        self._start_tasks()
 
     def finished(self, client: Sendable | None) -> None:
-        """A lane is done with a client's batch, or with an errand."""
+        """A worker is done with a client's batch, or with an task."""
         if client is None:
-            self._errands_under_way -= 1
-            self._start_errands()
+            self._tasks_under_way -= 1
+            self._start_tasks()
             return
         self._busy.discard(client)
-        self._busy_suspects.discard(client)
-        for parked in list(self._parked):  # before the one that has just had its turn
-            if len(self._busy_suspects) >= MAX_SUSPECT_LANES:
+        self._busy_degraded.discard(client)
+        for waiting in list(self._waiting):  # before the one that has just had its turn
+            if len(self._busy_degraded) >= MAX_DEGRADED_WORKERS:
                 break
-            self.examine(parked)
+            self.examine(waiting)
         self.examine(client)
 
-    def _start_errands(self) -> None:
-        while self._errands and self._errands_under_way < MAX_ERRAND_LANES:
-            self._errands_under_way += 1
-            self._start(None, self._errands.popleft())
+    def _start_tasks(self) -> None:
+        while self._tasks and self._tasks_under_way < MAX_TASK_WORKERS:
+            self._tasks_under_way += 1
+            self._start(None, self._tasks.popleft())

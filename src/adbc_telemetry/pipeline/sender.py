@@ -1,11 +1,11 @@
 """The sender: the few threads that all clients of this process share.
 
-One dispatcher decides who sends next; up to seven lanes send. The dispatcher alone owns the schedule, so that
+One dispatcher decides who sends next; up to seven workers send. The dispatcher alone owns the schedule, so that
 the schedule needs no lock, and it never does I/O, so that no endpoint can hold it up. Everybody talks to it
 through a `SimpleQueue`, whose `put` is reentrant: it may be called from a destructor or a signal handler.
 
-While others wait for a lane, an export may hold one for its time slice alone; then it is interrupted. What cannot
-be interrupted (an `auth` that hangs, a foreign exporter) has its lane given up, and another takes its place.
+While others wait for a worker, an export may hold one for its time slice alone; then it is interrupted. What cannot
+be interrupted (an `auth` that hangs, a foreign exporter) has its worker given up, and another takes its place.
 """
 
 from __future__ import annotations
@@ -16,36 +16,36 @@ from collections.abc import Callable
 from typing import Final
 
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Empty, RLock, SimpleQueue
-from adbc_telemetry.core.threads import WorkerThread
+from adbc_telemetry.core.threads import DaemonThread
 from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.pipeline.scheduler import PROMPT_SECONDS, Schedule, Sendable, time_slice
 
-MAX_LANES: Final = 7
-MAX_LOST_LANES: Final = 7
-"""Lanes that were given up and replaced, at the most: only code that is not ours can hold on to them."""
+MAX_WORKERS: Final = 7
+MAX_LOST_WORKERS: Final = 7
+"""Workers that were given up and replaced, at the most: only code that is not ours can hold on to them."""
 
-# How long an interrupted export may take to let go of its lane.
+# How long an interrupted export may take to let go of its worker.
 _LETTING_GO_SECONDS: Final = 1.0
-# How often, while somebody waits for a lane, those who hold one are looked at.
+# How often, while somebody waits for a worker, those who hold one are looked at.
 _LOOK_SECONDS: Final = 0.02
 
 
-class _Lane:
-    """A thread that sends, and what it is at. Written by the lane itself, but for `lost`; read by the dispatcher."""
+class _Worker:
+    """A thread that sends, and what it is at. Written by the worker itself, but for `lost`; read by the dispatcher."""
 
-    def __init__(self, name: str, jobs: SimpleQueue[Callable[[_Lane], object] | None]) -> None:
+    def __init__(self, name: str, jobs: SimpleQueue[Callable[[_Worker], object] | None]) -> None:
         self._jobs = jobs
         self.client: Sendable | None = None  # whom it sends for
-        self.suspect = False
+        self.degraded = False
         self.since = 0.0
         self.lost = False
-        self.thread = WorkerThread(self._work, name)
+        self.thread = DaemonThread(self._work, name)
 
-    def send(self, client: Sendable, send_batch: Callable[[], object], suspect: bool) -> None:
+    def send(self, client: Sendable, send_batch: Callable[[], object], degraded: bool) -> None:
         self.since = time.monotonic()
-        self.suspect = suspect
+        self.degraded = degraded
         self.client = client
         try:
             send_batch()
@@ -62,33 +62,33 @@ class _Lane:
 
 
 class SenderThreads:
-    """One dispatcher and its lanes: from the first client to the last."""
+    """One dispatcher and its workers: from the first client to the last."""
 
     def __init__(self) -> None:
         self._mailbox: SimpleQueue[Callable[[Schedule], None] | None] = SimpleQueue()
-        self._jobs: SimpleQueue[Callable[[_Lane], object] | None] = SimpleQueue()
-        self._lanes: list[_Lane] = []
-        self._dispatcher = WorkerThread(self._dispatch, "adbc-telemetry-dispatcher")
-        # One lane is there from the start: Python 3.12 starts no thread any more once the interpreter ends.
-        self._add_lanes(1)
+        self._jobs: SimpleQueue[Callable[[_Worker], object] | None] = SimpleQueue()
+        self._workers: list[_Worker] = []
+        self._dispatcher = DaemonThread(self._dispatch, "adbc-telemetry-dispatcher")
+        # One worker is there from the start: Python 3.12 starts no thread any more once the interpreter ends.
+        self._add_workers(1)
 
     def wake(self, client: Sendable) -> None:
         """Ask `client` when it wants to send. Reentrant, never blocks."""
         self._mailbox.put(lambda schedule: schedule.examine(client))
 
     def run_soon(self, job: Callable[[], object]) -> None:
-        """Run `job` in a lane. Reentrant, never blocks."""
-        self._mailbox.put(lambda schedule: schedule.run_errand(job))
+        """Run `job` in a worker. Reentrant, never blocks."""
+        self._mailbox.put(lambda schedule: schedule.run_task(job))
 
     def stop(self, deadline: float) -> None:
         """End all threads, and wait for them until `deadline` (`time.monotonic()`)."""
         self._mailbox.put(None)
         self._dispatcher.join(deadline)
-        for lane in self._lanes:  # of which there are no more once the dispatcher has ended
-            lane.thread.join(deadline)
+        for worker in self._workers:  # of which there are no more once the dispatcher has ended
+            worker.thread.join(deadline)
 
     def _dispatch(self) -> None:
-        schedule = Schedule(self._give_to_lane)
+        schedule = Schedule(self._give_to_worker)
         while True:
             try:
                 message = self._mailbox.get(timeout=self._seconds_to_next(schedule))
@@ -100,93 +100,93 @@ class SenderThreads:
                 message(schedule)
                 del message  # which holds on to its client
             schedule.start_due()
-            self._add_lanes(schedule.jobs)
-            self._take_lanes_back(schedule)
-        for _ in self._lanes:
+            self._add_workers(schedule.jobs)
+            self._take_workers_back(schedule)
+        for _ in self._workers:
             self._jobs.put(None)
 
     def _seconds_to_next(self, schedule: Schedule) -> float | None:
         seconds = schedule.seconds_to_next()
-        if self._jobs.empty() and not schedule.has_parked:
+        if self._jobs.empty() and not schedule.has_waiting:
             return seconds
         return _LOOK_SECONDS if seconds is None else min(seconds, _LOOK_SECONDS)
 
-    def _give_to_lane(self, client: Sendable | None, job: Callable[[], object]) -> None:
-        job = _contained_job(job)
-        suspect = client is not None and client.is_suspect
+    def _give_to_worker(self, client: Sendable | None, job: Callable[[], object]) -> None:
+        job = _safe_job(job)
+        degraded = client is not None and client.is_degraded
 
-        def run(lane: _Lane) -> None:
+        def run(worker: _Worker) -> None:
             try:
-                run_all(lane)
+                run_all(worker)
             finally:
                 self._mailbox.put(lambda schedule: schedule.finished(client))
 
-        def run_all(lane: _Lane) -> None:
+        def run_all(worker: _Worker) -> None:
             if client is None:
                 job()
                 return
-            lane.send(client, job, suspect)
-            # The lane goes on with its client's next batch by itself, unless another waits for a lane: a way by
+            worker.send(client, job, degraded)
+            # The worker goes on with its client's next batch by itself, unless another waits for a worker: a way by
             # the dispatcher would cost two changes of thread a batch, which a busy program makes slow.
-            while self._jobs.empty() and not client.is_suspect and _is_due(client):
-                lane.send(client, job, suspect=False)
+            while self._jobs.empty() and not client.is_degraded and _is_due(client):
+                worker.send(client, job, degraded=False)
 
         self._jobs.put(run)
 
-    def _add_lanes(self, jobs: int) -> None:
-        """One lane a job, up to the limit. With no thread to be had, jobs wait for the next message's try."""
-        able = sum(not lane.lost for lane in self._lanes)
+    def _add_workers(self, jobs: int) -> None:
+        """One worker a job, up to the limit. With no thread to be had, jobs wait for the next message's try."""
+        able = sum(not worker.lost for worker in self._workers)
         with contextlib.suppress(RuntimeError):
-            while able < min(jobs, MAX_LANES):
-                self._lanes.append(_Lane(f"adbc-telemetry-sender-{len(self._lanes) + 1}", self._jobs))
+            while able < min(jobs, MAX_WORKERS):
+                self._workers.append(_Worker(f"adbc-telemetry-sender-{len(self._workers) + 1}", self._jobs))
                 able += 1
 
-    def _take_lanes_back(self, schedule: Schedule) -> None:
-        """Interrupt those who have held a lane for their time slice while others wait."""
+    def _take_workers_back(self, schedule: Schedule) -> None:
+        """Interrupt those who have held a worker for their time slice while others wait."""
         waiting = self._jobs.qsize()
-        if not (waiting or schedule.has_parked):
+        if not (waiting or schedule.has_waiting):
             return
-        self._lanes = [lane for lane in self._lanes if not lane.lost or lane.thread.is_alive]
+        self._workers = [worker for worker in self._workers if not worker.lost or worker.thread.is_alive]
         now = time.monotonic()
-        for lane in self._lanes:
-            client, since = lane.client, lane.since
-            if client is None or lane.lost:
+        for worker in self._workers:
+            client, since = worker.client, worker.since
+            if client is None or worker.lost:
                 continue
-            # Should the lane have gone on to another batch by now, that one is put back: no harm done.
-            if lane.suspect:
-                if schedule.has_parked and now - since > PROMPT_SECONDS:
-                    client.interrupt(long_waits_only=True)
+            # Should the worker have gone on to another batch by now, that one is put back: no harm done.
+            if worker.degraded:
+                if schedule.has_waiting and now - since > PROMPT_SECONDS:
+                    client.preempt(long_waits_only=True)
             elif waiting:
-                over = now - since - time_slice(client, waiting, MAX_LANES)
+                over = now - since - time_slice(client, waiting, MAX_WORKERS)
                 if over > 0:
-                    client.interrupt(long_waits_only=False)
+                    client.preempt(long_waits_only=False)
                 if over > _LETTING_GO_SECONDS:
-                    lane.lost = sum(lane.lost for lane in self._lanes) < MAX_LOST_LANES
+                    worker.lost = sum(worker.lost for worker in self._workers) < MAX_LOST_WORKERS
 
 
 def _not_due(error: Exception, client: Sendable) -> bool:
     return False
 
 
-@contained(_not_due)
+@never_raises(_not_due)
 def _is_due(client: Sendable) -> bool:
     at = client.next_send(time.monotonic())
     return at is not None and at <= time.monotonic()
 
 
-def _contained_job(job: Callable[[], object]) -> Callable[[], object]:
-    """A lane outlives its jobs: in a thread of ours even a SystemExit or CancelledError (of somebody's `auth`, say)
+def _safe_job(job: Callable[[], object]) -> Callable[[], object]:
+    """A worker outlives its jobs: in a thread of ours even a SystemExit or CancelledError (of somebody's `auth`, say)
     ends nothing, and is told to nobody's excepthook."""
 
     def run() -> None:
         with contextlib.suppress(BaseException):  # an Exception has been dealt with by then
-            _run_contained(job)
+            _run_safely(job)
 
     return run
 
 
-@contained(lambda error, job: None)
-def _run_contained(job: Callable[[], object]) -> None:
+@never_raises(lambda error, job: None)
+def _run_safely(job: Callable[[], object]) -> None:
     job()
 
 

@@ -7,10 +7,10 @@ import weakref
 from collections.abc import Sequence
 from typing import Protocol
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.interpreters import is_main_interpreter
 from adbc_telemetry.core.process_pools import EndOfChild
-from adbc_telemetry.core.registry import WeakRegistry
+from adbc_telemetry.core.reentrant import WeakRegistry
 from adbc_telemetry.core.uwsgi import prefork
 
 
@@ -77,7 +77,7 @@ class _Exit:
         if self._ends:
             client.begin_at_exit()
 
-    @contained(lambda error, self: None)
+    @never_raises(lambda error, self: None)
     def _deliver(self) -> None:
         self._ends = True
         prefork.end_of_forks()
@@ -90,7 +90,7 @@ class _Exit:
             client.begin_exit(deadline)
         _close_by([(client, deadline) for client, deadline in ending if not client.finish_exit(deadline)])
 
-    @contained(lambda error, self: None)
+    @never_raises(lambda error, self: None)
     def _close_all(self) -> None:
         close_together(self._clients.living())
 

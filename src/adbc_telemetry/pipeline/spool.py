@@ -24,7 +24,7 @@ from typing import Final
 import msgspec
 
 from adbc_telemetry.core.diagnostics import Diagnostics, host_digits
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import sleep
 from adbc_telemetry.events.encoding import LogEncoder
@@ -122,7 +122,7 @@ class Spool:
         diagnostics.tell_count("spool full", self._not_written, "that could not be written to the spool")
         diagnostics.tell_count("spool dropped", self.dropped, "dropped from the spool, old ones or torn ones")
 
-    @contained(_lost)
+    @never_raises(_lost)
     def _append(self, logs: Sequence[TelemetryFrontendLog]) -> int:
         records = [_record(line) for line in LogEncoder().encode_lines(logs) if line is not None]
         if not records:
@@ -137,7 +137,7 @@ class Spool:
         self.tell()
         return segment
 
-    @contained(_nothing_to_claim)
+    @never_raises(_nothing_to_claim)
     def _claim(self) -> SpoolSegment | None:
         for name, _ in self._segments():
             if self._host in name:
@@ -147,7 +147,7 @@ class Spool:
                     return segment
         return None
 
-    @contained(_nothing_to_claim)
+    @never_raises(_nothing_to_claim)
     def _claim_one(self, path: str) -> SpoolSegment | None:
         descriptor = _open_locked(path)
         if descriptor is None:

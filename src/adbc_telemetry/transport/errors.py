@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from adbc_telemetry.core.guard import contained
+from adbc_telemetry.core.guard import never_raises
 
 # Of the 4xx only these say "later" and not "never"; 413 says "smaller" and is dealt with by its sender.
 _RETRYABLE_4XX = frozenset({408, 425, 429})
@@ -70,7 +70,7 @@ def _unknown(error: Exception, holder: object, name: str) -> object:
     return None
 
 
-@contained(_unknown)
+@never_raises(_unknown)
 def _attribute(holder: object, name: str) -> object:
     return getattr(holder, name, None)  # a property of somebody's may raise
 

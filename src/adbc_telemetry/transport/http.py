@@ -176,7 +176,7 @@ class HttpTransport:
             HttpStatusError: the answer was no 2xx. Redirects are not followed.
             RequestFailedError: no answer, or not in time.
             UntrustedServerError: the server's certificate was not accepted.
-            RequestCancelledError: `deadline` came, or `interrupt` or `close` was called.
+            RequestCancelledError: `deadline` came, or `preempt` or `close` was called.
         """
         own_deadline = time.monotonic() + timeout
         request = RequestUnderWay(own_deadline if deadline is None else min(own_deadline, deadline))
@@ -216,7 +216,7 @@ class HttpTransport:
             self._end(connections)
 
     def _connect_first(self) -> urllib3.PoolManager:
-        # Without the lock, for which `close` and `interrupt` would wait: TLS reads certificates from the disk.
+        # Without the lock, for which `close` and `preempt` would wait: TLS reads certificates from the disk.
         made = _make_connections(self._url)
         with self._lock:
             if self._closed:
@@ -224,7 +224,7 @@ class HttpTransport:
             self._connections = self._connections or made
             return self._connections
 
-    def interrupt(self) -> None:
+    def preempt(self) -> None:
         """End the requests under way, as cancelled."""
         with self._lock:
             requests = list(self._requests)
@@ -236,7 +236,7 @@ class HttpTransport:
         with self._lock:
             self._closed = True
             connections, self._connections = self._connections, None
-        self.interrupt()
+        self.preempt()
         if connections is not None:
             self._end(connections)
 

@@ -75,7 +75,7 @@ class Resolution:
             start_thread(lambda: self._look_up(lambda: free.put(None)), "adbc-telemetry-lookup")
         except RuntimeError:
             # There is none to be had; Python 3.12 starts none once the interpreter ends. A look-up that hangs then
-            # holds its lane, which others wait for no longer than their deadlines.
+            # holds its worker, which others wait for no longer than their deadlines.
             self._look_up(lambda: free.put(None))
         try:
             answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.hosts import base_url, normalize_host
-from adbc_telemetry.core.latch import Latch
 from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
 from adbc_telemetry.transport.errors import (
@@ -66,8 +66,8 @@ class PoliteSender:
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
-        self._interruptions = 0
-        self._long_wait_interruptions = 0
+        self._preemptions = 0
+        self._long_wait_preemptions = 0
         self._holds_open = True
         self._quiet_until = 0.0  # the end of a Retry-After that was interrupted
         self.after_fork_in_child()
@@ -76,7 +76,7 @@ class PoliteSender:
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
         self._lock = RLock()  # guards all that changes
-        self._changed = Latch()  # opened, and made anew, at each change that a back-off is to notice
+        self._changed = ReentrantEvent()  # opened, and made anew, at each change that a back-off is to notice
 
     @property
     def endpoint_url(self) -> str:
@@ -104,7 +104,7 @@ class PoliteSender:
             body = gzip.compress(body, compresslevel=6, mtime=0)
         retries = 0
         with self._lock:
-            seen = self._interruptions, self._long_wait_interruptions
+            seen = self._preemptions, self._long_wait_preemptions
             quiet_until = self._quiet_until
         if quiet_until and not self._wait(quiet_until, deadline, seen, asked=True):
             raise RequestCancelledError("the deadline would come before a Retry-After is over")
@@ -128,19 +128,19 @@ class PoliteSender:
             self._expires = deadline
             self._notify()
 
-    def interrupt(self, long_waits_only: bool) -> None:
+    def preempt(self, long_waits_only: bool) -> None:
         """End what is under way, as cancelled; or only if it waits since the other side has asked for that.
 
         A `Retry-After` that was interrupted is obeyed by the next request.
         """
         with self._lock:
-            self._long_wait_interruptions += 1
+            self._long_wait_preemptions += 1
             if not long_waits_only:
-                self._interruptions += 1
+                self._preemptions += 1
             transport = None if long_waits_only else self._transport
             self._notify()
         if transport is not None:
-            transport.interrupt()
+            transport.preempt()
 
     def hold_nothing_open(self) -> None:
         """Keep no connection open between requests from now on."""
@@ -180,7 +180,7 @@ class PoliteSender:
         return answer.body
 
     def _make_transport(self) -> HttpTransport:
-        # The first time this loads urllib3: not with the lock, for which the dispatcher would wait in `interrupt`.
+        # The first time this loads urllib3: not with the lock, for which the dispatcher would wait in `preempt`.
         with fork_gate:
             from adbc_telemetry.transport.http import HttpTransport
         return HttpTransport(self.host)
@@ -207,7 +207,7 @@ class PoliteSender:
                     if asked:
                         self._quiet_until = 0.0
                     return True
-                if self._interruptions != seen[0] or (asked and self._long_wait_interruptions != seen[1]):
+                if self._preemptions != seen[0] or (asked and self._long_wait_preemptions != seen[1]):
                     if asked:
                         self._quiet_until = until
                     raise RequestCancelledError("others waited for their turn")
@@ -215,8 +215,8 @@ class PoliteSender:
             changed.wait(left)
 
     def _notify(self) -> None:
-        changed, self._changed = self._changed, Latch()
-        changed.open()
+        changed, self._changed = self._changed, ReentrantEvent()
+        changed.set()
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

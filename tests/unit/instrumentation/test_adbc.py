@@ -914,12 +914,12 @@ class Importing(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined]
 
 
 def test_only_the_driver_managers_own_has_a_twin(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert adbc._cursor_twin(dbapi.Connection) is not None
-    assert adbc._cursor_twin(sqlite_dbapi.Connection) is not None
-    assert adbc._cursor_twin(Importing) is None
-    assert adbc._cursor_twin(OwnConnection) is None
+    assert adbc._cursor_clone(dbapi.Connection) is not None
+    assert adbc._cursor_clone(sqlite_dbapi.Connection) is not None
+    assert adbc._cursor_clone(Importing) is None
+    assert adbc._cursor_clone(OwnConnection) is None
     monkeypatch.setattr(dbapi, "Cursor", OwnCursor)
-    assert adbc._cursor_twin(dbapi.Connection) is None
+    assert adbc._cursor_clone(dbapi.Connection) is None
 
 
 def test_a_connection_that_does_not_take_another_class_is_left_as_it_was(

@@ -1,4 +1,4 @@
-"""A function's twin makes objects of another class, and gives way to whoever patches what it stands for."""
+"""A function's clone makes objects of another class, and gives way to whoever patches what it stands for."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from adbc_telemetry.instrumentation.cursor_clone import Twin
+from adbc_telemetry.instrumentation.cursor_clone import CursorClone
 
 
 class Thing:
@@ -23,7 +23,7 @@ class Thing:
 
 
 class Other(Thing):
-    """What the twin makes."""
+    """What the clone makes."""
 
 
 def make(owner: object, *, size: int = 2) -> Any:
@@ -53,17 +53,17 @@ def in_another(owner: object) -> Any:
     return (lambda one: Thing(one))(owner)
 
 
-def twin() -> Twin:
-    return Twin(make, lambda kind: Other if kind is Thing else kind)
+def clone() -> CursorClone:
+    return CursorClone(make, lambda kind: Other if kind is Thing else kind)
 
 
 def test_it_does_what_the_original_does_with_another_class() -> None:
-    theirs, ours = make("me"), twin().instead_of(make)("me", size=4)
+    theirs, ours = make("me"), clone().instead_of(make)("me", size=4)
     assert (type(theirs), theirs.owner, theirs.size) == (Thing, "me", 3)
     assert (type(ours), ours.owner, ours.size) == (Other, "me", 5)
-    assert twin().instead_of(make)("me").size == 3, "the defaults are the original's"
+    assert clone().instead_of(make)("me").size == 3, "the defaults are the original's"
     assert type(make("me")) is Thing, "the original stays as it is"
-    assert twin().instead_of(make).__code__ is not make.__code__, (
+    assert clone().instead_of(make).__code__ is not make.__code__, (
         "each has code specialised for what it makes"
     )
 
@@ -74,12 +74,12 @@ def test_its_errors_come_from_the_lines_of_the_original() -> None:
             call("me", size=-1)
         return [(each.filename, each.name, each.lineno) for each in traceback.extract_tb(caught.tb)[1:]]
 
-    assert frames(twin().instead_of(make)) == frames(make)
-    assert inspect.getsource(twin().instead_of(make)) == inspect.getsource(make)
+    assert frames(clone().instead_of(make)) == frames(make)
+    assert inspect.getsource(clone().instead_of(make)) == inspect.getsource(make)
 
 
 def test_it_gives_way_to_another_function_and_to_another_class(monkeypatch: pytest.MonkeyPatch) -> None:
-    substitute = twin()
+    substitute = clone()
     patched = types.FunctionType(make.__code__, make.__globals__)
     assert substitute.instead_of(patched) is patched
     monkeypatch.setitem(globals(), "Thing", Other)
@@ -93,4 +93,4 @@ def test_it_gives_way_to_another_function_and_to_another_class(monkeypatch: pyte
 )
 def test_what_cannot_have_a_twin_is_refused(function: Any) -> None:
     with pytest.raises(ValueError):
-        Twin(function, lambda kind: kind)
+        CursorClone(function, lambda kind: kind)
