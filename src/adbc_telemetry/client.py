@@ -38,7 +38,6 @@ from adbc_telemetry.core.interpreters import forbids_threads
 from adbc_telemetry.core.native import RLock, current_task, start_thread
 from adbc_telemetry.core.reentrant import AtomicCounter, ReentrantEvent, released
 from adbc_telemetry.core.uwsgi import prefork
-from adbc_telemetry.events.session import hand_over_statements_to
 from adbc_telemetry.events.statement import LoggedStatement, logs_of
 from adbc_telemetry.export.base import (
     BatchOutcome,
@@ -284,6 +283,8 @@ class TelemetryClient:
         queue.append(log)
         if len(queue) >= self._wake_threshold:
             self._on_wake_threshold()
+
+    enqueue_statement = enqueue  # see `handover.StatementReceiver`
 
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until every event enqueued before this call has been delivered or counted as lost.
@@ -812,9 +813,6 @@ class TelemetryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-hand_over_statements_to(TelemetryClient)
 
 
 def _seconds(timeout: float | None) -> float | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
+from adbc_telemetry.events.handover import hand_over
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.statement import StatementRecord
 from adbc_telemetry.instrumentation.operations import (
@@ -339,14 +340,15 @@ class StatementRecorder:
             number = self.under_way.pop()
         except IndexError:  # another thread was faster
             return
-        session = self.connection.session
+        connection = self.connection
+        session = connection.session
         has_rows = self.awaits_rows or self._first_batch_ns is not None
         record = StatementRecord(
             session,
             number,
             self._kind.statement_type,
             self._operation.operation_type,
-            self.connection.result_format if has_rows else session.default_result_format,
+            connection.result_format if has_rows else session.default_result_format,
             session.default_compression_enabled,
             error_name,
             self._start_ns,
@@ -356,20 +358,8 @@ class StatementRecorder:
             ended_ns or consumed_ns or monotonic_ns(),
             time_ns(),
         )
-        client: Any = session.client
-        take_statement = session._take_statement
-        if (
-            take_statement is None or take_statement != client.enqueue
-        ):  # in whose place somebody has put another
-            self._send_log(record)
-        else:
-            take_statement(record)
-
-    @never_raises(_count_error)
-    def _send_log(self, record: StatementRecord) -> None:
-        client = record.session.client
-        if client is not None:
-            client.enqueue(record.frontend_log())
+        if not hand_over(session, record):
+            connection.errors += 1
 
     @never_raises(_perhaps)
     def _has_rows(self, cursor: Any) -> bool:
