@@ -10,20 +10,17 @@ import pickle
 import sqlite3
 import warnings
 import weakref
-from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 
-from adbc_telemetry import TelemetryClientManager, TelemetryConfiguration, instrument
-from adbc_telemetry.context import StatementTelemetryContext
+from adbc_telemetry import TelemetryClientManager, instrument
 from adbc_telemetry.instrumentation.proxies import is_proxy
 from adbc_telemetry.testing import CapturingExporter, Event, configuration
 from support.databases import ENDPOINT, PLAIN, Database, Followed, database_of, follow, followed
 from support.differential import outcomes
 from support.matrix import CREATE, DELETE, QUERY, SELECT, SQL, UPDATE
-from support.server import TelemetryServer
 from support.waiting import wait_until
 
 
@@ -509,179 +506,3 @@ def test_a_composed_statement_is_one_of_no_known_kind(request: pytest.FixtureReq
             assert cursor.fetchall() == [(1,)]
         thing.captured.wait_for(2)
         assert thing.captured.events == [CREATE, SQL]
-
-
-# Whom to leave alone.
-
-
-def test_a_connection_of_asyncio_s_is_refused() -> None:
-    class Asynchronous:
-        def cursor(self) -> None: ...
-
-        async def commit(self) -> None: ...
-
-        async def close(self) -> None: ...
-
-    with pytest.raises(TypeError, match="Asynchronous"):
-        instrument(Asynchronous(), ENDPOINT)
-
-
-def test_a_proxy_is_not_wrapped_again(captured: CapturingExporter) -> None:
-    connection = sqlite(captured)
-    assert instrument(connection, ENDPOINT, config=configuration(), exporter=captured) is connection
-    connection.close()
-    captured.wait_for(2)
-    assert captured.events == [CREATE, DELETE]
-
-
-@pytest.mark.parametrize(
-    "config", [TelemetryConfiguration(), TelemetryConfiguration(enabled=False)], ids=["no word", "no"]
-)
-def test_without_consent_it_is_the_connection_itself(
-    config: TelemetryConfiguration, database: Database
-) -> None:
-    connection = database.open()
-    assert instrument(connection, ENDPOINT, config=config) is connection
-    connection.close()
-
-
-@pytest.mark.parametrize(
-    ("name", "value"), [("DO_NOT_TRACK", "1"), ("DATABRICKS_TELEMETRY_ENABLED", "false")]
-)
-def test_an_opt_out_leaves_the_connection_itself(
-    name: str, value: str, database: Database, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv(name, value)
-    connection = database.open()
-    assert instrument(connection, ENDPOINT, config=configuration()) is connection
-    assert instrument(connection) is connection
-    connection.close()
-
-
-def test_a_connection_that_says_it_is_closed_is_left_alone(request: pytest.FixtureRequest) -> None:
-    connection = database_of(request, "psycopg").open()
-    connection.close()
-    assert instrument(connection, ENDPOINT, config=configuration()) is connection
-
-
-@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
-@pytest.mark.parametrize("way", ["argument", "environment"])
-def test_a_loopback_endpoint_without_a_scheme_is_plain_http(
-    way: str, address: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    try:
-        server = TelemetryServer(address)
-    except OSError:
-        pytest.skip("there is no IPv6")
-    with server:
-        endpoint = server.url.removeprefix("http://")
-        if way == "environment":
-            monkeypatch.setenv("ADBC_TELEMETRY_ENDPOINT", endpoint)
-        given = endpoint if way == "argument" else None
-        with contextlib.closing(
-            instrument(sqlite3.connect(":memory:"), given, config=configuration())
-        ) as connection:
-            connection.execute("SELECT 1").fetchall()
-        assert len(server.accepted) == 3
-
-
-@pytest.mark.parametrize("name", ["__init__", "record_execute_complete", "record_error", "emit"])
-def test_errors_of_telemetry_itself_reach_nobody(
-    name: str, captured: CapturingExporter, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(*args: object, **kwargs: object) -> None:
-        raise ZeroDivisionError("telemetry is broken")
-
-    without = outcomes(script(sqlite3.connect(":memory:"), "?"))
-    connection = sqlite(captured)
-    monkeypatch.setattr(StatementTelemetryContext, name, broken)
-    assert outcomes(script(connection, "?")) == without
-    wait_until(lambda: TelemetryClientManager.get_instance().hosts() == [])
-
-
-def test_a_connection_that_cannot_be_followed_is_left_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    def broken(*args: object, **kwargs: object) -> None:
-        raise ZeroDivisionError("telemetry is broken")
-
-    connection = sqlite3.connect(":memory:")
-    monkeypatch.setattr(TelemetryClientManager, "acquire", broken)
-    assert instrument(connection, ENDPOINT, config=configuration()) is connection
-    connection.close()
-
-
-# Those who read and write through such a connection.
-
-
-def test_pandas_reads_and_writes_an_instrumented_connection(captured: CapturingExporter) -> None:
-    pandas = pytest.importorskip("pandas")
-    frame = pandas.DataFrame({"n": [1, 2, 3]})
-    connection = sqlite(captured)
-    assert frame.to_sql("t", connection, index=False) == 3
-    assert pandas.read_sql("SELECT * FROM t", connection).equals(frame)
-    assert [len(part) for part in pandas.read_sql("SELECT * FROM t", connection, chunksize=2)] == [2, 1]
-    connection.close()
-    captured.wait_until(lambda events: DELETE in events)
-    assert Counter(captured.events)[UPDATE] >= 1
-    assert Counter(captured.events)[QUERY] >= 2
-
-
-def test_pandas_and_polars_see_no_difference(database: Database) -> None:
-    pandas, polars = pytest.importorskip("pandas"), pytest.importorskip("polars")
-
-    def steps(connection: Any) -> Iterator[Callable[[], object]]:
-        with_table(connection)
-        yield lambda: pandas.read_sql(SELECT, connection).to_dict()
-        yield lambda: pandas.read_sql("SELECT nothing FROM nowhere", connection)
-        if database.name != "duckdb":
-            connection.rollback()
-            if database.name == "psycopg":
-                with_table(connection)
-        yield lambda: polars.read_database(SELECT, connection).to_dicts()
-        yield lambda: polars.read_database(SELECT, connection.cursor()).to_dicts()
-        yield lambda: [
-            part.to_dicts()
-            for part in polars.read_database(SELECT, connection, iter_batches=True, batch_size=2)
-        ]
-        if database.name != "duckdb":
-            connection.rollback()
-        connection.close()
-
-    without = outcomes(steps(database.open()))
-    thing = follow(database)
-    for one, other in zip(outcomes(steps(thing.connection)), without, strict=True):
-        assert one == other
-    assert QUERY in thing.captured.events
-
-
-def test_sqlalchemy_s_orm_works_on_instrumented_connections(captured: CapturingExporter) -> None:
-    sqlalchemy = pytest.importorskip("sqlalchemy")
-    from sqlalchemy import orm
-
-    engine = sqlalchemy.create_engine(
-        "sqlite://", creator=lambda: sqlite(captured), poolclass=sqlalchemy.pool.StaticPool
-    )
-    registry = orm.registry()
-
-    class Thing:
-        id: int
-        name: str
-
-    registry.map_imperatively(
-        Thing,
-        sqlalchemy.Table(
-            "things",
-            registry.metadata,
-            sqlalchemy.Column("id", sqlalchemy.Integer, primary_key=True),
-            sqlalchemy.Column("name", sqlalchemy.String),
-        ),
-    )
-    registry.metadata.create_all(engine)
-    with orm.Session(engine) as session:
-        thing = Thing()
-        thing.name = "one"
-        session.add(thing)
-        session.commit()
-        assert session.scalars(sqlalchemy.select(Thing)).one().name == "one"
-    engine.dispose()
-    captured.wait_until(lambda events: DELETE in events)
-    assert {QUERY, UPDATE, SQL} <= set(captured.events)
