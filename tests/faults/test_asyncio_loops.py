@@ -27,7 +27,7 @@ def configuration(**settings: object) -> TelemetryConfiguration:
 
 def watchers(client: TelemetryClient) -> list[object]:
     """The barriers that loops wait at; threads wait at others."""
-    return [barrier for barrier in client._barriers if barrier._tell is not None]
+    return [barrier for barrier in client._flow.barriers._raised if barrier.notify is not None]
 
 
 class Lag:

@@ -90,7 +90,7 @@ def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
             assert well.flush(5)
             seconds = time.monotonic() - began
         # Two of them keep their worker to themselves again, as degraded.
-        wait_until(lambda: sum(client.is_degraded for client in dead) >= 1)
+        wait_until(lambda: sum(client._delivery.is_degraded for client in dead) >= 1)
         close_together(dead)
     stats = [well.stats(), *(client.stats() for client in dead)]
     fault.seen(sent=8, delivered=len(server.accepted), lost=lost_of(stats), seconds=seconds)
@@ -113,7 +113,7 @@ def test_an_export_that_was_interrupted_for_others_is_sent_all_the_same(fault: S
         with TelemetryClient(prompt.url, config) as well:
             enqueue(well, 10)
             assert well.flush(10)
-        interrupted = [client for client in slow if client.is_degraded]
+        interrupted = [client for client in slow if client._delivery.is_degraded]
         assert interrupted
         release.set()
         assert all(client.flush(10) for client in slow)
@@ -179,7 +179,7 @@ def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
         for client in (*asleep, *recovering):  # degraded, from now on
             enqueue(client, 1)
             assert client.flush(10)
-            assert client.is_degraded
+            assert client._delivery.is_degraded
         for client in asleep:
             enqueue(client, 1)
         wait_until(lambda: len(quiet.requests) == 3 * len(asleep))

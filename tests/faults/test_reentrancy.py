@@ -151,7 +151,7 @@ def test_a_collection_inside_the_clients_critical_section(
 
         def collecting(*arguments: object) -> object:
             if next(left, None) is not None:
-                with client._lock:
+                with client._flow.lock:
                     collect(produce)
                     other = threading.Thread(target=collect, args=(produce,))
                     other.start()
