@@ -88,6 +88,7 @@ class TelemetryClient:
         """Make everything that changes: in a new client, and in a forked child's copy of it."""
         self._flow = EventFlow(self._config, lifecycle)
         self._queue = self._flow.queue
+        self._events = self._queue.events
         if not lifecycle.is_open:
             self._queue.refuse(counted=self._enabled)
         self._delivery.start(self._flow, self)
@@ -121,9 +122,9 @@ class TelemetryClient:
         """
         if log is None:
             return  # type: ignore[unreachable]  # a mistake of a caller that is not type-checked
-        queue = self._queue
-        queue.append(log)
-        if len(queue) >= queue.wake_threshold:
+        events = self._events
+        events.append(log)
+        if len(events) >= self._queue.wake_threshold:
             self._on_wake_threshold()
 
     @never_raises(_count_error)

@@ -48,7 +48,9 @@ class Lifecycle:
         self.deadline: float | None = None
         self.complete = True
         self.closed = ReentrantEvent()
-        self._finish_token = [True]  # list.pop is atomic: one task gets it, also when a signal handler tries
+        self._finish_token: list[
+            bool
+        ] = []  # list.pop is atomic: one task gets it, also when a signal handler tries
         self._finisher: object = None
 
     @property
@@ -93,6 +95,7 @@ class Lifecycle:
 
     def allow_finish(self, deadline: float) -> None:
         """Let any task finish the close that has begun, until `deadline` (`time.monotonic()`)."""
+        self._finish_token = [True]
         self.deadline = deadline
 
     def claim_finish(self) -> bool:

@@ -35,24 +35,23 @@ class QueueState(Enum):
     REFUSING = "refusing"
 
 
-class EventQueue(deque[Event]):
+class EventQueue:
     """A deque with a bound and a wake threshold. Each change is a single step, so it needs no lock.
-
-    A subclass of `deque`, so that `append` and `len` stay as fast as they are in C.
 
     Args:
         capacity: how many events may wait.
         account: counts the events that are dropped.
 
     Attributes:
+        events: the events. `enqueue` appends to it directly.
         wake_threshold: the length from which a new event calls `admit`.
         taken: how many events have left the queue at its old end. Written under the client's lock.
     """
 
-    __slots__ = ("_account", "_counts_refused", "_state", "capacity", "taken", "wake_threshold")
+    __slots__ = ("_account", "_counts_refused", "_state", "capacity", "events", "taken", "wake_threshold")
 
     def __init__(self, capacity: int, account: Account) -> None:
-        super().__init__()
+        self.events: deque[Event] = deque()
         self.capacity = capacity
         self.wake_threshold = 1
         self.taken = 0
@@ -65,10 +64,13 @@ class EventQueue(deque[Event]):
         """Whether the queue takes new events."""
         return self._state
 
+    def __len__(self) -> int:
+        return len(self.events)
+
     @property
     def end(self) -> int:
         """The position after the newest event, counted from the first event ever."""
-        return self.taken + len(self)
+        return self.taken + len(self.events)
 
     # The caller's side.
 
@@ -81,7 +83,7 @@ class EventQueue(deque[Event]):
         if self._state is QueueState.REFUSING:
             self._drop_newest(self._account.dropped_closed if self._counts_refused else None)
             return False
-        if len(self) > self.capacity:
+        if len(self.events) > self.capacity:
             self._drop_newest(self._account.dropped_full)
             return False
         # Until the sender has looked, further events need not wake it again.
@@ -107,15 +109,15 @@ class EventQueue(deque[Event]):
         events: list[Event] = []
         # `admit` may drop an event meanwhile, so the length is not known in advance.
         with contextlib.suppress(IndexError):
-            events.extend(starmap(self.popleft, repeat((), count)))
+            events.extend(starmap(self.events.popleft, repeat((), count)))
         self.taken += len(events)
         return events
 
     def requeue(self, events: Sequence[Event]) -> None:
         """Put events back at the old end. For want of room the newest are dropped."""
-        self.extendleft(reversed(events))
+        self.events.extendleft(reversed(events))
         self.taken -= len(events)
-        while len(self) > self.capacity:
+        while len(self.events) > self.capacity:
             self._drop_newest(self._account.dropped_full)
 
     def refuse(self, *, counted: bool = True) -> None:
@@ -130,13 +132,13 @@ class EventQueue(deque[Event]):
 
     def drop_all(self) -> None:
         """Drop what is left in a refusing queue."""
-        while self:
+        while self.events:
             self._drop_newest(self._account.dropped_closed)
 
     def _drop_newest(self, counter: AtomicCounter | None) -> None:
         """Drop the newest event. It may be another thread's by now: one event too many is as good as another."""
         try:
-            self.pop()
+            self.events.pop()
         except IndexError:
             return  # the sender was faster
         if counter is not None:
