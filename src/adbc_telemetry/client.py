@@ -25,7 +25,6 @@ from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.uwsgi import prefork
-from adbc_telemetry.events.session import hand_over_statements_to
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
@@ -126,6 +125,8 @@ class TelemetryClient:
         events.append(log)
         if len(events) >= self._queue.wake_threshold:
             self._on_wake_threshold()
+
+    enqueue_statement = enqueue  # see `events.handover.StatementReceiver`
 
     @never_raises(_count_error)
     def _on_wake_threshold(self) -> None:
@@ -248,9 +249,6 @@ class TelemetryClient:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self.aclose()
-
-
-hand_over_statements_to(TelemetryClient)
 
 
 def _seconds(timeout: object) -> float | None:

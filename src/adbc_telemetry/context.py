@@ -12,10 +12,10 @@ from msgspec import Struct, field
 
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
+from adbc_telemetry.events.handover import hand_over
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.statement import LoggedStatement
 from adbc_telemetry.events.wire_types import as_text
-from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import ExecutionResultFormat, OperationType, StatementType
 
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
@@ -26,11 +26,6 @@ _INT32: Final = 2**31
 
 def _count_error(error: Exception, context: StatementTelemetryContext, *_: object, **__: object) -> None:
     context._errors += 1
-
-
-def _not_sent(error: Exception, context: StatementTelemetryContext, *_: object) -> bool:
-    context._errors += 1
-    return False
 
 
 def _no_number(error: Exception, context: StatementTelemetryContext, *_: object) -> int | None:
@@ -218,24 +213,15 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         self._emitted_at_ns = time_ns()
         if type(self._id) is not int:  # else its number does for the event as well
             self._event_number = next_number()
-        client: Any = self.session.client
-        take_statement = self.session._take_statement
-        if (
-            take_statement is None or take_statement != client.enqueue
-        ):  # in whose place somebody has put another
-            return self._send_log(client)
-        # A copy, since what becomes of this one later is no concern of the event's.
+        # A copy, so that the event keeps what it says now, whatever becomes of this context later.
         event = self.__copy__()  # type: ignore[attr-defined]
-        event._emissions = None  # which the garbage collector would look at for as long as it is queued
-        take_statement(event)
-        return True
-
-    @never_raises(_not_sent)
-    def _send_log(self, client: TelemetryClientProtocol | None) -> bool:
-        if client is None:
-            return False
-        client.enqueue(self.frontend_log())
-        return True
+        event._emissions = None  # the garbage collector would track it for as long as the event is queued
+        session = self.session
+        if hand_over(session, event):
+            return True
+        if session.client is not None:
+            self._errors += 1
+        return False
 
     def __enter__(self) -> StatementTelemetryContext:
         return self

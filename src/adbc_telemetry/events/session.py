@@ -10,6 +10,7 @@ from msgspec import Struct
 from msgspec.structs import force_setattr
 
 from adbc_telemetry.events.encoding import SessionPart
+from adbc_telemetry.events.handover import Receive, receiver_of
 from adbc_telemetry.events.wire_types import as_flag, as_member, as_message, as_text, as_whole
 from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import (
@@ -47,11 +48,10 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     client: TelemetryClientProtocol | None = None
     user_agent: str | None = None
     errors: int = 0
-    # What takes statements in their logs' place, for a client of ours; None where the client is to get logs.
-    _take_statement: Callable[[Any], None] | None = None
+    _receive: Receive | None = None  # see `handover.receiver_of`
 
     def __post_init__(self) -> None:
-        force_setattr(self, "_take_statement", _statement_taker_of(self.client))
+        force_setattr(self, "_receive", receiver_of(self.client))
         errors = 0
         for name, read in _READERS.items():
             told = getattr(self, name)
@@ -77,20 +77,3 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "default_compression_enabled": as_flag,
     "user_agent": as_text,
 }
-
-_client_class: type[Any] | None = None
-_enqueue: object = None
-
-
-def hand_over_statements_to(client_class: type[Any]) -> None:
-    """Tell that `enqueue` of this class takes statements as they are; `statement.logs_of` makes logs of them."""
-    global _client_class, _enqueue
-    _client_class, _enqueue = client_class, client_class.enqueue
-
-
-def _statement_taker_of(client: Any) -> Callable[[Any], None] | None:
-    if type(client) is not _client_class:
-        return None
-    enqueue: Any = client.enqueue
-    # And not what somebody has put in its place, who is to see logs.
-    return enqueue if getattr(enqueue, "__func__", None) is _enqueue else None

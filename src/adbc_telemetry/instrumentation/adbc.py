@@ -20,6 +20,7 @@ from typing import Any, Final
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.callers import in_the_callers_place
 from adbc_telemetry.instrumentation.cursor_clone import CursorClone
+from adbc_telemetry.instrumentation.null_recorder import NULL_RECORDER
 from adbc_telemetry.instrumentation.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -29,7 +30,8 @@ from adbc_telemetry.instrumentation.operations import (
     Operation,
 )
 from adbc_telemetry.instrumentation.readers import follow_reader
-from adbc_telemetry.instrumentation.recorder import NULL_RECORDER, SessionRecorder, StatementRecorder
+from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
+from adbc_telemetry.instrumentation.statement_recorder import StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frame, leave_no_frames
 
 DBAPI_MODULE: Final = "adbc_driver_manager.dbapi"

@@ -21,7 +21,8 @@ from adbc_telemetry.instrumentation.operations import (
     Operation,
 )
 from adbc_telemetry.instrumentation.proxies import Method, own, proxy_class, stand_for
-from adbc_telemetry.instrumentation.recorder import SessionRecorder, StatementRecorder
+from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
+from adbc_telemetry.instrumentation.statement_recorder import StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frames
 
 
@@ -50,7 +51,7 @@ def follow(connection: Any, start: Callable[[], SessionRecorder]) -> Any:
     """The instrumented connection that stands for `connection`; `start` makes its recorder."""
     cls: Any = type(connection)
     kind = connection_class(cls)
-    return stand_for(connection, kind, start().cursor())
+    return stand_for(connection, kind, _cursor_recorder(start()))
 
 
 @functools.lru_cache(maxsize=256)  # of which there are more where classes are made at run time
@@ -112,7 +113,13 @@ def _cursor(self: Any, /, *args: Any, **kwargs: Any) -> Any:
     except BaseException as error:
         leave_no_frames(error)
         raise
-    return _follow_cursor(self, made, self._adbc_telemetry.connection.cursor())
+    return _follow_cursor(self, made, _cursor_recorder(self._adbc_telemetry.connection))
+
+
+def _cursor_recorder(session: SessionRecorder) -> StatementRecorder:
+    recorder = StatementRecorder(session)
+    session.end_with_connection(recorder)
+    return recorder
 
 
 def _follow_cursor(connection: Any, cursor: Any, recorder: StatementRecorder) -> Any:
@@ -174,7 +181,7 @@ def _executes_for(name: str, operation: Operation) -> Method:
 
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         connection = self.__wrapped__
-        recorder: StatementRecorder = self._adbc_telemetry.connection.cursor()
+        recorder: StatementRecorder = _cursor_recorder(self._adbc_telemetry.connection)
         recorder.begin(operation, _sql(args, kwargs))
         try:
             result = eval(*in_the_callers_place(partial(getattr(connection, name), *args, **kwargs)))

@@ -14,7 +14,7 @@ import weakref
 from typing import Any
 
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.instrumentation.recorder import StatementRecorder
+from adbc_telemetry.instrumentation.statement_recorder import StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frame
 
 

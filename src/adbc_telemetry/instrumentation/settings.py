@@ -17,7 +17,7 @@ from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.instrumentation import adbc, pep249
 from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_plain
 from adbc_telemetry.instrumentation.proxies import is_proxy
-from adbc_telemetry.instrumentation.recorder import SessionRecorder
+from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.manager import TelemetryClientManager
 from adbc_telemetry.schema import ExecutionResultFormat
 from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration

@@ -34,7 +34,7 @@ from adbc_telemetry import (
 )
 from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.instrumentation import adbc, driver_info
-from adbc_telemetry.instrumentation import recorder as recorder_module
+from adbc_telemetry.instrumentation import statement_recorder as recorder_module
 from adbc_telemetry.instrumentation.operations import CONNECTION_OPERATIONS, classify
 from adbc_telemetry.schema import (
     ExecutionResultFormat,

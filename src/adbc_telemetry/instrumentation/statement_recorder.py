@@ -1,196 +1,41 @@
-"""What an instrumented connection and its cursors carry: the session, and the statement under way.
+"""What a cursor of an instrumented connection carries: the statement under way.
 
-Neither holds on to the connection or the cursor, so that these die exactly when they would have without.
+It does not refer to the cursor, so that the cursor dies exactly when it would have without it.
 Everything here may be called from the host program's methods and is contained: it raises nothing.
 """
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Mapping
 from time import monotonic_ns, time_ns
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
-from adbc_telemetry.events.session import TelemetrySessionContext
+from adbc_telemetry.events.handover import hand_over
 from adbc_telemetry.events.statement import StatementRecord
-from adbc_telemetry.instrumentation.operations import (
-    AT_A_GLANCE,
-    CREATE_SESSION,
-    DELETE_SESSION,
-    GLANCE,
-    Operation,
-    classify,
-)
-from adbc_telemetry.schema import ExecutionResultFormat, StatementType
-
-if TYPE_CHECKING:
-    from adbc_telemetry.manager import TelemetryClientLease
+from adbc_telemetry.instrumentation.operations import AT_A_GLANCE, GLANCE, Operation, classify
+from adbc_telemetry.instrumentation.session_recorder import SessionRecorder, start_operation
+from adbc_telemetry.schema import StatementType
 
 _NOTHING: Final[list[int]] = []  # is under way
 
 
-def _count_error(error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object) -> None:
-    session = recorder if isinstance(recorder, SessionRecorder) else recorder.connection
-    session.errors += 1
+def _count_error(error: Exception, recorder: StatementRecorder, *_: object) -> None:
+    recorder.connection.errors += 1
 
 
 def _no_statement(
-    error: Exception, recorder: SessionRecorder | StatementRecorder, *_: object
+    error: Exception, recorder: StatementRecorder, *_: object
 ) -> StatementTelemetryContext | None:
-    _count_error(error, recorder)
+    recorder.connection.errors += 1
     return None
 
 
 def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> bool:
-    _count_error(error, recorder)
+    recorder.connection.errors += 1
     return True
-
-
-class _NullRecorder:
-    """Records nothing. What stands in for the recorder of a connection or cursor that has none of its own: because
-    it is still being made, or the program has made it of its class and not by the driver manager."""
-
-    under_way = script = ()
-    awaits_rows = False
-
-    @property
-    def connection(self) -> _NullRecorder:
-        return self
-
-    def __setattr__(self, name: str, value: object) -> None:
-        """Nothing is kept."""
-
-    def __getattr__(self, name: str) -> Callable[..., None]:
-        if name.startswith("_"):
-            raise AttributeError(name)
-        return _do_nothing
-
-
-def _do_nothing(*args: object, **kwargs: object) -> None:
-    """The methods of nobody."""
-
-
-NULL_RECORDER: Final[Any] = _NullRecorder()
-
-
-class SessionRecorder:
-    """Follows a connection from CREATE_SESSION, which is when this is made, to its one DELETE_SESSION.
-
-    Attributes:
-        session: what all events of the connection share.
-        instrument_like_this: instruments another connection in the same way; for clones.
-        result_format: in which the driver hands over results; None where it does not say.
-        script: the token of a script, while it is under way: what the driver commits then is no event of its own.
-        collected: set when the garbage collector closes the connection, where nothing may wait.
-        errors: how many facts, also of its cursors' statements, could not be recorded.
-    """
-
-    __slots__ = (
-        "_closing",
-        "_cursors",
-        "_lease",
-        "_open",
-        "collected",
-        "errors",
-        "instrument_like_this",
-        "result_format",
-        "script",
-        "session",
-    )
-
-    def __init__(
-        self,
-        session: TelemetrySessionContext,
-        lease: TelemetryClientLease,
-        instrument_like_this: Callable[[Any], object],
-        result_format: ExecutionResultFormat | None = None,
-    ) -> None:
-        self.session = session
-        self.instrument_like_this = instrument_like_this
-        self.result_format = result_format
-        self.script: list[int] = _NOTHING
-        self.collected = False
-        self.errors = 0
-        self._lease = lease
-        self._closing: StatementTelemetryContext | None = None
-        # Of drivers that close a connection's cursors without a word to them.
-        self._cursors: weakref.WeakSet[StatementRecorder] | None = None
-        # One token, taken by whoever ends the session first: list.pop is atomic.
-        self._open = [True]
-        _start(session, CREATE_SESSION).emit()
-
-    @never_raises(_no_statement)
-    def begin(
-        self, operation: Operation, arguments: Mapping[str, object]
-    ) -> StatementTelemetryContext | None:
-        """One call of a method of the connection; `finish` or `fail` ends it."""
-        statement = _start(self.session, operation)
-        if operation.by_depth is not None:
-            depth = arguments.get("depth", "all")
-            statement.operation_type = operation.by_depth.get(str(depth), operation.operation_type)
-        return statement
-
-    @never_raises(_count_error)
-    def finish(self, statement: StatementTelemetryContext | None, returns_arrow: bool = False) -> None:
-        if statement is not None:
-            statement.record_execute_complete()
-            if returns_arrow:
-                statement.result_format = self.result_format
-            statement.emit()
-
-    @never_raises(_count_error)
-    def fail(self, statement: StatementTelemetryContext | None, error: BaseException) -> None:
-        if statement is not None:
-            statement.record_error(error)
-            statement.emit()
-
-    @never_raises(_count_error)
-    def begin_close(self) -> None:
-        if self._closing is None:
-            self._closing = _start(self.session, DELETE_SESSION)
-
-    @never_raises(_count_error)
-    def fail_close(self, error: BaseException) -> None:
-        """The connection would not close: it is still open, and may be closed again."""
-        if self._closing is not None:
-            self._closing.record_error(error)
-
-    def cursor(self) -> StatementRecorder:
-        """A recorder for a cursor that ends with this connection at the latest."""
-        recorder = StatementRecorder(self)
-        if self._cursors is None:
-            self._cursors = weakref.WeakSet()
-        self._cursors.add(recorder)
-        return recorder
-
-    @never_raises(_count_error)
-    def end(self) -> None:
-        """The connection is closed: say so, once, and let go of the client.
-
-        Waits for delivery, within `close_timeout_ms`, where this was the host's last connection; never in
-        the garbage collector, which may be running in any thread and inside any lock.
-        """
-        try:
-            self._open.pop()
-        except IndexError:
-            return
-        self._end_cursors()
-        try:
-            (self._closing or _start(self.session, DELETE_SESSION)).emit()
-        finally:
-            if self.collected:
-                self._lease.release_soon()
-            else:
-                self._lease.release()
-
-    @never_raises(_count_error)
-    def _end_cursors(self) -> None:
-        # By itself, lest another thread that makes a cursor meanwhile keep the session from its end.
-        for recorder in tuple(self._cursors or ()):
-            recorder.end()
 
 
 # What returns no rows is answered by some drivers with a table of one row: how many were changed, or that it
@@ -326,7 +171,7 @@ class StatementRecorder:
     @never_raises(_no_statement)
     def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
         """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
-        cancel = _start(self.connection.session, operation)
+        cancel = start_operation(self.connection.session, operation)
         for number in self.under_way:
             cancel.statement_id = id_of(number)
             cancel.statement_type = self._kind.statement_type
@@ -339,14 +184,15 @@ class StatementRecorder:
             number = self.under_way.pop()
         except IndexError:  # another thread was faster
             return
-        session = self.connection.session
+        connection = self.connection
+        session = connection.session
         has_rows = self.awaits_rows or self._first_batch_ns is not None
         record = StatementRecord(
             session,
             number,
             self._kind.statement_type,
             self._operation.operation_type,
-            self.connection.result_format if has_rows else session.default_result_format,
+            connection.result_format if has_rows else session.default_result_format,
             session.default_compression_enabled,
             error_name,
             self._start_ns,
@@ -356,20 +202,8 @@ class StatementRecorder:
             ended_ns or consumed_ns or monotonic_ns(),
             time_ns(),
         )
-        client: Any = session.client
-        take_statement = session._take_statement
-        if (
-            take_statement is None or take_statement != client.enqueue
-        ):  # in whose place somebody has put another
-            self._send_log(record)
-        else:
-            take_statement(record)
-
-    @never_raises(_count_error)
-    def _send_log(self, record: StatementRecord) -> None:
-        client = record.session.client
-        if client is not None:
-            client.enqueue(record.frontend_log())
+        if not hand_over(session, record):
+            connection.errors += 1
 
     @never_raises(_perhaps)
     def _has_rows(self, cursor: Any) -> bool:
@@ -384,9 +218,3 @@ class StatementRecorder:
         if self._kind.statement_type is StatementType.QUERY:
             return True
         return not str(columns[0][0]).lower().startswith(_STATUS_COLUMNS)
-
-
-def _start(session: TelemetrySessionContext, operation: Operation) -> StatementTelemetryContext:
-    return StatementTelemetryContext(
-        session, statement_type=operation.statement_type, operation_type=operation.operation_type
-    )
