@@ -41,6 +41,7 @@ from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.events.session import hand_over_statements_to
 from adbc_telemetry.events.statement import LoggedStatement, logs_of
 from adbc_telemetry.export.base import (
+    AbleExporter,
     BatchOutcome,
     ExportOutcome,
     ExportResult,
@@ -53,6 +54,7 @@ from adbc_telemetry.export.base import (
     safe_close,
     safe_export,
     takes_statements,
+    with_abilities,
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
@@ -835,8 +837,8 @@ def _ignore_closed_loop(error: Exception) -> None:
 
 def _chain(
     host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None, auth: Auth | None
-) -> TelemetryExporter:
+) -> AbleExporter:
     inner = exporter if exporter is not None else DatabricksTelemetryExporter(host, config, auth=auth)
     if isinstance(inner, CircuitBreakerTelemetryExporter) or not config.circuit_breaker_enabled:
-        return inner
+        return with_abilities(inner)
     return CircuitBreakerTelemetryExporter(inner, host, config)

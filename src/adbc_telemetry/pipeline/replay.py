@@ -17,13 +17,7 @@ from typing import Final
 
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import AtomicCounter, ReentrantEvent
-from adbc_telemetry.export.base import (
-    ExportOutcome,
-    ExportResult,
-    TelemetryExporter,
-    preempt,
-    safe_export,
-)
+from adbc_telemetry.export.base import AbleExporter, ExportOutcome, ExportResult, preempt, safe_export
 from adbc_telemetry.pipeline.scheduler import PROMPT_SECONDS
 from adbc_telemetry.pipeline.spool import Spool, SpoolSegment
 from adbc_telemetry.schema import TelemetryFrontendLog
@@ -47,7 +41,7 @@ class Replay:
         pause: seconds between attempts while the endpoint does not take them.
     """
 
-    def __init__(self, spool: Spool, exporter: TelemetryExporter, batch_size: int, pause: float) -> None:
+    def __init__(self, spool: Spool, exporter: AbleExporter, batch_size: int, pause: float) -> None:
         self._spool = spool
         self._exporter = exporter
         self._batch_size = batch_size
