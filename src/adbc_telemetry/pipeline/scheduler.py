@@ -174,6 +174,8 @@ class Schedule:
 
     def _move(self, client: Sendable, state: ClientState, at: float = 0.0) -> None:
         """The only place that changes a client's state; `at` is the time at which a due client wants to send."""
+        if state is ClientState.WAITING and self.state(client) is state:
+            return  # it keeps its place in the queue, however often it is examined
         self._due.pop(client, None)
         self._waiting.pop(client, None)
         self._busy.pop(client, None)

@@ -146,6 +146,15 @@ def test_degraded_clients_hold_a_few_workers_and_wait_for_those_first_come_first
     assert dispatcher.states(*busy[:2]) == [WAITING, WAITING], "they have had their turn"
 
 
+def test_a_waiting_client_keeps_its_place_however_often_it_is_examined(dispatcher: Dispatcher) -> None:
+    clients = degraded(MAX_DEGRADED_WORKERS + 2)
+    dispatcher.examine(*clients)
+    *busy, first, second = clients
+    dispatcher.examine(first)
+    dispatcher.schedule.sent(busy[0])
+    assert dispatcher.states(first, second) == [BUSY, WAITING]
+
+
 def test_a_healthy_client_does_not_wait_for_degraded_ones(dispatcher: Dispatcher) -> None:
     dispatcher.examine(*degraded(MAX_DEGRADED_WORKERS + 2))
     healthy = FakeClient()
