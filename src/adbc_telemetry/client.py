@@ -25,7 +25,7 @@ from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.uwsgi import prefork
-from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
+from adbc_telemetry.export.base import AbleExporter, TelemetryExporter, checked_exporter, with_abilities
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
 from adbc_telemetry.pipeline.batch_delivery import BatchDelivery
@@ -260,8 +260,8 @@ def _seconds(timeout: object) -> float | None:
 
 def _chain(
     host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None, auth: Auth | None
-) -> TelemetryExporter:
+) -> AbleExporter:
     inner = exporter if exporter is not None else DatabricksTelemetryExporter(host, config, auth=auth)
     if isinstance(inner, CircuitBreakerTelemetryExporter) or not config.circuit_breaker_enabled:
-        return inner
+        return with_abilities(inner)
     return CircuitBreakerTelemetryExporter(inner, host, config)

@@ -18,10 +18,10 @@ from adbc_telemetry.core.reentrant import released
 from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.events.statement import logs_of
 from adbc_telemetry.export.base import (
+    AbleExporter,
     BatchOutcome,
     ExportOutcome,
     ExportResult,
-    TelemetryExporter,
     failed_export,
     preempt,
     safe_export,
@@ -64,7 +64,7 @@ class BatchDelivery:
     flow: EventFlow
 
     def __init__(
-        self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter, *, enabled: bool
+        self, host: str, config: TelemetryConfiguration, exporter: AbleExporter, *, enabled: bool
     ) -> None:
         self.exporter = exporter
         # What the exporter gets of a batch: some of ours take statements as they are.
