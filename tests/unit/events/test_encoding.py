@@ -21,6 +21,7 @@ from adbc_telemetry import StatementTelemetryContext, TelemetrySessionContext, s
 from adbc_telemetry.core.ids import next_number
 from adbc_telemetry.events.encoding import LogEncoder, SessionPart, escaped, request_body, split_strings
 from adbc_telemetry.events.statement import LoggedStatement, StatementRecord
+from adbc_telemetry.testing import FakeClock
 
 WIRE: dict[str, Any] = json.loads((Path(__file__).parents[2] / "data" / "wire-schema.json").read_text())
 FIELDS = [(message, name) for message, fields in WIRE["messages"].items() for name in fields]
@@ -584,6 +585,34 @@ def test_statements_that_differ_in_one_fact_are_not_told_alike(first: str) -> No
         (string,) = encoder.encode_strings([statement])
         (text,) = json.loads(request_body([string or b""], 1))["protoLogs"]
         assert json.loads(text) == json.loads(LogEncoder().encode(statement.frontend_log())), fact
+
+
+@pytest.mark.parametrize("is_consumed", [False, True])
+@pytest.mark.parametrize("its_own_id", [False, True])
+def test_statements_that_differ_in_numbers_alone_share_a_template_and_keep_their_numbers(
+    is_consumed: bool, its_own_id: bool
+) -> None:
+    encoder, session = LogEncoder(), TelemetrySessionContext(session_id="s")
+    for number in (0, 3, 4_001):
+        with FakeClock() as clock, StatementTelemetryContext(session) as statement:
+            clock.advance_ms(number)
+            statement.record_execute_complete()
+            clock.advance_ms(number + 1)
+            statement.record_first_batch_ready()
+            for latency in range(number, number + 1 + number % 7):
+                statement.record_poll(latency)
+                statement.record_chunk(latency)
+            statement.retry_count = statement.chunk_id = number
+            if is_consumed:
+                clock.advance_ms(number + 5)
+                statement.record_results_consumed()
+            if its_own_id:
+                statement.statement_id = f"statement {number}"
+            clock.advance_ms(number)
+        (string,) = encoder.encode_strings([statement])
+        (text,) = json.loads(request_body([string or b""], 1))["protoLogs"]
+        assert json.loads(text) == json.loads(LogEncoder().encode(statement.frontend_log()))
+    assert len(encoder._templates) == 1
 
 
 def test_what_is_no_event_takes_no_other_with_it() -> None:
