@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.config import Compression, TelemetryConfiguration
 from adbc_telemetry.core.guard import logger, never_raises
 from adbc_telemetry.core.hosts import is_secure, normalize_host
 from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
@@ -64,7 +64,7 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
         max_retries: int = 3,
         retry_delay_ms: int = 100,
         max_request_bytes: int = 1_000_000,
-        compression: str = "none",
+        compression: Compression = "none",
     ) -> None:
         try:
             from adbc_telemetry.export import otlp_mapping  # noqa: F401 - only to see whether it is installed
