@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import pytest
 from faults.scenario import Scenario, write_table
 
 _SCENARIOS = pytest.StashKey[list[Scenario]]()
+_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,17 +35,17 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Scenario]:
     )
     assert scenario.injected, "a scenario's docstring says what is injected"
     yield scenario
-    if not hasattr(request.node, "failed_in_call"):
+    if _FAILED not in request.node.stash:
         assert scenario.told, "a scenario ends with fault.settled() or fault.seen()"
         request.config.stash[_SCENARIOS].append(scenario)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    report = outcome.get_result()
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     if report.when == "call" and not report.passed:
-        item.failed_in_call = True
+        item.stash[_FAILED] = True
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

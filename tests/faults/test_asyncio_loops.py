@@ -305,7 +305,7 @@ def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
     for task in tasks:
         coroutine = task.get_coro()
         with suppress(RuntimeError):  # of the loop that is closed
-            coroutine.close()  # type: ignore[union-attr]
+            coroutine.close()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     fault.settled(client.stats(), sent=1, arrived=[log.frontend_log_event_id for log in exporter.logs])
     assert fault.delivered == 1
@@ -329,7 +329,7 @@ def test_two_tasks_and_two_loops_close_a_client(fault: Scenario, server: Telemet
         release.set()
 
     jobs: list[Callable[[], object]] = [let_go, *[lambda: ended.append(asyncio.run(close()))] * 2]
-    run_in_threads(3, lambda index: jobs[index]() and None)
+    run_in_threads(3, lambda index: jobs[index]())
     assert ended == [[True] * 4] * 2
     client.enqueue(make_log())
     fault.settled(client.stats(), sent=2, arrived=server.accepted)
@@ -361,7 +361,12 @@ def test_the_loop_ends_and_then_the_program(fault: Scenario, server: TelemetrySe
     then the program ends."""
     release = threading.Event()
     server.replies.append(Reply(release=release))
-    threading.Thread(target=lambda: wait_until(lambda: server.requests) or release.set(), daemon=True).start()
+
+    def release_the_request() -> None:
+        wait_until(lambda: server.requests)
+        release.set()
+
+    threading.Thread(target=release_the_request, daemon=True).start()
     out = run_program(
         """
         import asyncio

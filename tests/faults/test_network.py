@@ -82,7 +82,7 @@ def config(**settings: Any) -> TelemetryConfiguration:
     )
 
 
-def send(client: TelemetryClient, count: int = 1, **fields: object) -> list[str]:
+def send(client: TelemetryClient, count: int = 1, **fields: Any) -> list[str]:
     """Enqueue `count` events, have them sent, and wait until they are settled; returns their ids."""
     logs = [make_log(**fields) for _ in range(count)]
     for log in logs:

@@ -11,6 +11,7 @@ import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -411,8 +412,8 @@ def test_a_destructor_releases_soon_at_each_line_of(fault: Scenario, operation: 
 
             where = interrupted_at_line(
                 number,
-                lambda client=client: OPERATIONS[operation](client),
-                interrupt,  # type: ignore[misc]
+                partial(OPERATIONS[operation], client),
+                interrupt,
             )
             if where:
                 wait_until(lambda: MANAGER.ref_count("third") == 0)
@@ -448,7 +449,7 @@ class Raising(InMemoryTelemetryExporter):
         raise RuntimeError("of the test")
 
 
-def test_a_handler_of_the_librarys_log_uses_the_client(fault: Scenario) -> None:
+def test_a_log_handler_uses_the_client(fault: Scenario) -> None:
     """Each export fails and is logged at DEBUG; the log's handler enqueues, flushes and asks for the account."""
     config = configuration(batch_size=1, circuit_breaker_enabled=False)
     client = TelemetryClient("host", config, exporter=Raising())
@@ -469,7 +470,7 @@ def test_a_handler_of_the_librarys_log_uses_the_client(fault: Scenario) -> None:
 
 
 @pytest.mark.parametrize("what", ["enqueue", "stats"])
-def test_a_handler_of_the_librarys_log_waits_for_nobody(fault: Scenario, what: str) -> None:
+def test_a_log_handler_at_work_holds_up_no_other_thread(fault: Scenario, what: str) -> None:
     """The log's handler is at work in one thread, and calls what is in brackets, when the sender has something to log:
     the event loop that waited for a flush has gone."""
     out = run_program(
@@ -625,7 +626,7 @@ def test_a_profiler_enqueues(fault: Scenario) -> None:
             assert client.flush(20)
     finally:
         sys.setprofile(before)
-        threading.setprofile(before)  # type: ignore[arg-type]
+        threading.setprofile(before)
     assert client.close()
     fault.settled(client.stats(), sent=2_000, arrived=[log.frontend_log_event_id for log in exporter.logs])
     assert fault.lost == {}

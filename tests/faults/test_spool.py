@@ -489,7 +489,7 @@ def test_hosts_that_share_a_folder(fault: Scenario, tmp_path: Path) -> None:
             assert Spool(tmp_path, server.url, MIB).append(events) == 10
         for server, events in logs.items():
             with TelemetryClient(server.url, configuration(tmp_path)) as client:
-                wait_until(lambda client=client: client.stats().replayed == 10)
+                wait_until(lambda: client.stats().replayed == 10)
             assert sorted(server.accepted) == sorted(ids_of(events))
         fault.seen(sent=20, delivered=len(one.accepted) + len(other.accepted))
 
@@ -530,7 +530,12 @@ def test_an_endpoint_that_comes_and_goes(fault: Scenario, server: TelemetryServe
     server.always = every_third
     config = configuration(tmp_path, batch_size=20, circuit_breaker_timeout_ms=20)
     with TelemetryClient(server.url, config) as client:
-        run_in_threads(8, lambda index: [client.enqueue(log) for log in make_logs(100)] and None)
+
+        def enqueue_a_hundred(_: int) -> None:
+            for log in make_logs(100):
+                client.enqueue(log)
+
+        run_in_threads(8, enqueue_a_hundred)
         assert client.flush(20)
         wait_until(lambda: len(server.accepted) == 800)
         wait_until(lambda: not segments(tmp_path))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -259,20 +259,31 @@ class Race:
 
     def run(self, index: int) -> None:
         held: list[TelemetryClientLease] = []
-        steps: dict[str, Callable[[str], object]] = {
-            "acquire": lambda host: held.append(self.acquire(host)),
-            "release": lambda _: held and held.pop(0).release(),
-            "release again": lambda _: held and [held[-1].release(), held.pop().release()],
-            "enqueue": lambda _: held and self.enqueue(held[-1]),
-            "enqueue and release": lambda _: held and [self.enqueue(held[-1]), held.pop().release()],
-            "flush": lambda _: held and held[-1].client.flush(10),
-            "close all": lambda _: MANAGER.close_all(),
-        }
         for _ in range(self.rounds):
-            for name, host in self.programs[index]:
-                steps[name](host)
+            for step, host in self.programs[index]:
+                if step == "acquire":
+                    held.append(self.acquire(host))
+                elif step == "close all":
+                    MANAGER.close_all()
+                elif held:
+                    self.use(held, step)
             while held:
                 assert held.pop().release() is True
+
+    def use(self, held: list[TelemetryClientLease], step: str) -> None:
+        if step == "release":
+            held.pop(0).release()
+        elif step == "release again":
+            held[-1].release()
+            held.pop().release()
+        elif step == "enqueue":
+            self.enqueue(held[-1])
+        elif step == "enqueue and release":
+            self.enqueue(held[-1])
+            held.pop().release()
+        else:
+            assert step == "flush"
+            held[-1].client.flush(10)
 
     def acquire(self, host: str) -> TelemetryClientLease:
         lease = MANAGER.acquire(host.upper(), CONFIG, exporter=LivingExporter(self.living[host]))

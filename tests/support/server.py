@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -135,7 +138,7 @@ class TelemetryServer:
             return json.dumps(answer).encode()
         return reply.body or b""
 
-    def __enter__(self) -> TelemetryServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
