@@ -6,12 +6,18 @@
 from __future__ import annotations
 
 import inspect
+import os
+import socket
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
+from faults.network import NAME
 from faults.scenario import Scenario, write_table
+from support.endpoints import TlsTelemetryServer, server_context
 
 _SCENARIOS = pytest.StashKey[list[Scenario]]()
 _FAILED = pytest.StashKey[bool]()
@@ -38,6 +44,47 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Scenario]:
     if _FAILED not in request.node.stash:
         assert scenario.told, "a scenario ends with fault.settled() or fault.seen()"
         request.config.stash[_SCENARIOS].append(scenario)
+
+
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that the environment trusts, the way that OpenSSL is told of one."""
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(bundle)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    return authority
+
+
+@pytest.fixture
+def tls_server(trusted: trustme.CA) -> Iterator[TlsTelemetryServer]:
+    with TlsTelemetryServer(server_context(trusted.issue_cert("127.0.0.1", NAME))) as running:
+        yield running
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are looked up; `telemetry.example` is this machine."""
+    names: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        names.append(host)
+        return real("127.0.0.1" if host == NAME else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return names
 
 
 @pytest.hookimpl(wrapper=True)
