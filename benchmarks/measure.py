@@ -125,7 +125,7 @@ def delivery(
 def wire(
     name: str, *, url: str, events: int, settings: Settings | None = None, gzip: bool = False
 ) -> Figures:
-    """Sends events of which no two are alike; the null server counts their bytes."""
+    """Sends events that all differ; the null server counts their bytes."""
     system = _set_up(name, url, settings, events=events, gzip=gzip)
     for facts in some_facts(events):
         system.emit_facts(facts)

@@ -28,7 +28,7 @@ from support.waiting import wait_until
 
 NAME = "telemetry.example"
 TOKEN = "Bearer sentinel-token"
-# What a close, or a deadline, may take beyond its timeout.
+# How many seconds a close, or a deadline, may take beyond its timeout.
 GRACE = 0.25
 
 
@@ -59,29 +59,29 @@ def senders() -> list[str]:
     return [t.name for t in threading.enumerate() if t.name.startswith("adbc-telemetry")]
 
 
-def ill_at_first(count: int, ill: Serve, service: RawService) -> tuple[Serve, list[socket.socket]]:
-    """Does with the first `count` connections as `ill`, with the others as a well service; and the connections."""
+def faulty_at_first(count: int, faulty: Serve, service: RawService) -> tuple[Serve, list[socket.socket]]:
+    """Serves the first `count` connections by `faulty`, the others as a healthy service does; also the connections."""
     connections: list[socket.socket] = []
 
     def serve(connection: socket.socket) -> None:
         connections.append(connection)
-        (ill if len(connections) <= count else service.serve)(connection)
+        (faulty if len(connections) <= count else service.serve)(connection)
 
     return serve, connections
 
 
 @contextmanager
-def ill_endpoint(ill: Serve | None) -> Iterator[tuple[str, threading.Event]]:
-    """The URL of an endpoint that does as `ill`, and when it is reached; None for one that never is."""
+def faulty_endpoint(faulty: Serve | None) -> Iterator[tuple[str, threading.Event]]:
+    """The URL of an endpoint that `faulty` serves, and an event that says when it is reached; None: it never is."""
     reached = threading.Event()
 
     def serve(connection: socket.socket) -> None:
         reached.set()
-        ill(connection)  # type: ignore[misc]
+        faulty(connection)  # type: ignore[misc]
 
-    if ill is None:
+    if faulty is None:
         reached.set()
-    with raw_endpoint(serve) if ill else full_backlog() as url:
+    with raw_endpoint(serve) if faulty else full_backlog() as url:
         yield url, reached
 
 
@@ -95,5 +95,5 @@ def close_in_the_middle(client: TelemetryClient, reached: threading.Event) -> No
     started = time.monotonic()
     client.close(0.3)
     assert 0.3 <= time.monotonic() - started < 0.3 + GRACE
-    # The request has been ended, and not just left to itself.
+    # The request has ended: it is not left running.
     wait_until(lambda: senders() == [], timeout=1, what=lambda: f"still at it: {senders()}")

@@ -34,7 +34,7 @@ class Producer:
 
 
 class Garbage:
-    """A cycle, of which only a collection disposes; its destructor calls `hook`."""
+    """A reference cycle, which only a collection frees; its destructor calls `hook`."""
 
     def __init__(self, hook: Callable[[], object]) -> None:
         self.cycle = self

@@ -13,7 +13,7 @@ from adbc_telemetry import (
     CircuitBreakerState,
     TelemetryClient,
 )
-from faults.network import GRACE, circuit_of, config, ill_at_first, send, with_token
+from faults.network import GRACE, circuit_of, config, faulty_at_first, send, with_token
 from faults.scenario import Scenario
 from support.endpoints import (
     RawService,
@@ -37,7 +37,7 @@ from support.server import (
     raw_endpoint,
 )
 
-# Answers that are none.
+# Odd and broken answers.
 
 PORTAL = b"<html><body>Welcome to the hotel's network</body></html>"
 ODD: dict[str, tuple[Reply, dict[str, int]]] = {
@@ -52,7 +52,7 @@ ODD: dict[str, tuple[Reply, dict[str, int]]] = {
     "a count below zero": (Reply(200, {}, b'{"numProtoSuccess": -5}'), {"rejected": 8}),
     "bytes that are no text": (Reply(200, {}, b"\xff\xfe\x00{"), {"rejected": 8}),
     "brackets without an end": (Reply(200, {}, b'{"errors":' + b"[" * 100_000), {"rejected": 8}),
-    "gzip that nobody asked for": (
+    "gzip that was not asked for": (
         Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"numProtoSuccess": 8}')),
         {"rejected": 8},
     ),
@@ -66,11 +66,11 @@ def test_an_odd_answer(fault: Scenario, server: TelemetryServer, reply: Reply, l
     server.replies.append(reply)
     with TelemetryClient(server.url, config()) as client:
         send(client, 8)
-        well = send(client, 2)
+        healthy = send(client, 2)
     fault.settled(client.stats(), sent=10)
     assert fault.lost == lost
-    assert server.accepted == well
-    assert len(server.requests) == 2  # whoever says 2xx has had it: nothing is sent twice
+    assert server.accepted == healthy
+    assert len(server.requests) == 2  # a 2xx means that the server has the events: nothing is sent twice
 
 
 BROKEN: dict[str, Serve] = {
@@ -86,42 +86,42 @@ BROKEN: dict[str, Serve] = {
 }
 
 
-@pytest.mark.parametrize("ill", BROKEN.values(), ids=BROKEN)
-def test_a_broken_answer(fault: Scenario, ill: Serve) -> None:
-    """The server breaks HTTP, or the connection, a dozen times; then it is well."""
+@pytest.mark.parametrize("faulty", BROKEN.values(), ids=BROKEN)
+def test_a_broken_answer(fault: Scenario, faulty: Serve) -> None:
+    """The server breaks HTTP, or the connection, a dozen times; then it is healthy."""
     service = RawService()
     # More tries than the client keeps connections, so that none of them may have been lost over it.
-    serve, connections = ill_at_first(12, ill, service)
+    serve, connections = faulty_at_first(12, faulty, service)
     with raw_endpoint(serve) as url:
         settings = config(max_request_bytes=8_000_000, max_retries=2)
         with TelemetryClient(url, settings, auth=with_token) as client:
             for _ in range(4):
                 send(client, 5, session_id="x" * 400_000)
-            well = send(client, 5)
+            healthy = send(client, 5)
         assert client.stats().errors == 0
     fault.settled(client.stats(), sent=25, arrived=service.accepted)
     assert fault.lost == {"failed": 20}
-    assert service.accepted == well
+    assert service.accepted == healthy
     assert len(connections) == 13  # each try on a connection of its own
 
 
 def test_an_endless_body(fault: Scenario) -> None:
-    """A 200 whose body does not end, as fast as it is read, a dozen times; then the server is well."""
+    """A 200 whose body does not end, as fast as it is read, a dozen times; then the server is healthy."""
     service = RawService()
-    serve, connections = ill_at_first(12, endless_body, service)
+    serve, connections = faulty_at_first(12, endless_body, service)
     settings = config(request_timeout_ms=500, max_retries=0)
     with raw_endpoint(serve) as url, TelemetryClient(url, settings) as client:
         for _ in range(12):
             send(client, 5)
-        well = send(client, 5)
+        healthy = send(client, 5)
     fault.settled(client.stats(), sent=65, arrived=service.accepted)
     assert fault.lost == {"rejected": 60}
-    assert service.accepted == well
+    assert service.accepted == healthy
     assert len(connections) == 13
 
 
 def test_more_answers_than_questions(fault: Scenario) -> None:
-    """Behind each answer comes another, of an error that nobody has made."""
+    """After each answer comes another one, which tells of an error that did not happen."""
     service = RawService()
 
     def serve(connection: socket.socket) -> None:
@@ -169,7 +169,7 @@ def test_too_many_requests(fault: Scenario, server: TelemetryServer) -> None:
     assert 1.0 <= second.at - first.at < 1.0 + GRACE
 
 
-def test_a_retry_after_beyond_all_patience(
+def test_a_retry_after_of_a_day(
     fault: Scenario, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """503 with a Retry-After of a day, and the program wants to end."""
@@ -206,7 +206,7 @@ def test_a_storm_of_503(fault: Scenario, server: TelemetryServer) -> None:
 
 
 def test_a_storm_of_503_that_passes(fault: Scenario, server: TelemetryServer) -> None:
-    """503 until the circuit opens; by the time of the next try the service is well."""
+    """503 until the circuit opens; by the time of the next try the service is healthy."""
     server.replies.extend([Reply(503)] * 3)
     settings = config(
         max_retries=0, circuit_breaker_threshold=3, circuit_breaker_timeout_ms=50, circuit_open="retain"
@@ -221,7 +221,7 @@ def test_a_storm_of_503_that_passes(fault: Scenario, server: TelemetryServer) ->
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_an_error_that_passes(fault: Scenario, server: TelemetryServer, status: int) -> None:
-    """Two answers say "later", the third is well."""
+    """Two answers say "later", the third is healthy."""
     server.replies.extend([Reply(status), Reply(status)])
     with TelemetryClient(server.url, config(max_retries=2)) as client:
         sent = send(client, 10)

@@ -1,4 +1,4 @@
-"""Event loops: never blocked, may be cancelled, and may go away while somebody waits in them."""
+"""Event loops: never blocked, may be cancelled, and may close while a coroutine waits in them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_slow_endpoint_while_the_loop_flushes_and_closes(fault: Scenario, serv
     assert fault.delivered == 2
 
 
-def test_nobody_listens_while_the_loop_flushes_and_closes(fault: Scenario) -> None:
+def test_the_endpoint_refuses_while_the_loop_flushes_and_closes(fault: Scenario) -> None:
     """The port refuses connections, and each batch is tried six times with back-offs."""
     lag = Lag()
 
@@ -289,7 +289,7 @@ def test_loops_and_threads_share_a_client(fault: Scenario, server: TelemetryServ
 
 
 def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
-    """A loop is closed under an `aflush` and an `aclose`, which nobody has cancelled."""
+    """A loop is closed under an `aflush` and an `aclose`, which were not cancelled."""
     exporter = Gated()
     client = TelemetryClient("host", configuration(), exporter=exporter)
     client.enqueue(make_log())

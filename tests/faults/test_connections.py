@@ -34,7 +34,7 @@ def test_a_server_that_refuses_the_size_before_it_has_read_the_body(fault: Scena
     refused: list[int] = []
 
     def serve(connection: socket.socket) -> None:
-        # MSG_PEEK: what a well server reads is still there for it.
+        # MSG_PEEK: what a healthy server reads is still there for it.
         while True:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -158,7 +158,7 @@ def test_a_server_that_closes_after_every_answer(fault: Scenario, headers: tuple
 def test_a_server_that_flaps(fault: Scenario, down: int, lost: dict[str, int]) -> None:
     """Three requests are answered, the next few reset, and so on; three tries a batch."""
     service = RawService()
-    well = RawService()
+    healthy = RawService()
     cycle = 3 + down
 
     def serve(connection: socket.socket) -> None:
@@ -167,10 +167,10 @@ def test_a_server_that_flaps(fault: Scenario, down: int, lost: dict[str, int]) -
             if (len(service.requests) - 1) % cycle >= 3:
                 reset(connection)
                 return
-            well.accept(connection, request)
+            healthy.accept(connection, request)
 
     with raw_endpoint(serve) as url, TelemetryClient(url, config(max_retries=2)) as client:
         for _ in range(20):
             send(client, 5)
-    fault.settled(client.stats(), sent=100, arrived=well.accepted)
+    fault.settled(client.stats(), sent=100, arrived=healthy.accepted)
     assert fault.lost == lost

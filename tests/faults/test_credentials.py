@@ -66,7 +66,7 @@ def test_tokens_that_are_never_welcome(fault: Scenario, server: TelemetryServer)
 # auth.
 
 
-class _Ill(Mapping[str, str]):
+class Unreadable(Mapping[str, str]):
     """A mapping that cannot be read."""
 
     def __getitem__(self, key: str) -> str:
@@ -90,7 +90,7 @@ RUBBISH: dict[str, Callable[[], Any]] = {
     "returns bytes": lambda: {"Authorization": TOKEN.encode()},
     "returns pairs": lambda: [("Authorization", TOKEN)],
     "returns a value that is none": lambda: {"Authorization": None},
-    "returns a mapping that cannot be read": _Ill,
+    "returns a mapping that cannot be read": Unreadable,
     "returns a line break in a value": lambda: {"Authorization": "a\r\nX-Injected: b"},
     "returns a lone line feed in a value": lambda: {"Authorization": "a\nX-Injected: b"},
     "returns a line break in a name": lambda: {"Authorization: a\r\nX-Injected": "b"},
@@ -103,19 +103,19 @@ RUBBISH: dict[str, Callable[[], Any]] = {
 @pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH)
 def test_auth_that(fault: Scenario, server: TelemetryServer, rubbish: Callable[[], Any]) -> None:
     """auth returns what cannot be sent, or does not return; later it does."""
-    ill = True
+    faulty = True
 
     def auth() -> Any:
-        return rubbish() if ill else with_token()
+        return rubbish() if faulty else with_token()
 
     with TelemetryClient(server.url, config(), auth=auth) as client:
         send(client, 10)
         assert server.requests == []
-        ill = False
-        well = send(client, 5)
+        faulty = False
+        healthy = send(client, 5)
     fault.settled(client.stats(), sent=15, arrived=server.accepted)
     assert fault.lost == {"failed": 10}
-    assert server.accepted == well
+    assert server.accepted == healthy
 
 
 def test_auth_that_has_nothing_to_give(fault: Scenario, server: TelemetryServer) -> None:

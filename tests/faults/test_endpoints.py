@@ -18,7 +18,7 @@ from support.server import (
 )
 
 
-def test_nobody_listens(fault: Scenario) -> None:
+def test_nothing_listens(fault: Scenario) -> None:
     """The port refuses connections."""
     with TelemetryClient(refused_url(), config(max_retries=1)) as client:
         send(client, 50)
@@ -26,8 +26,8 @@ def test_nobody_listens(fault: Scenario) -> None:
     assert fault.lost == {"failed": 50}
 
 
-def test_the_endpoint_is_well(fault: Scenario, server: TelemetryServer) -> None:
-    """Nothing: the healthy case, to compare with."""
+def test_the_endpoint_is_healthy(fault: Scenario, server: TelemetryServer) -> None:
+    """Nothing: the healthy case, for comparison."""
     with TelemetryClient(server.url, config()) as client:
         for log in make_logs(250):
             client.enqueue(log)
@@ -51,7 +51,7 @@ def test_the_endpoint_is_an_ipv6_address(fault: Scenario) -> None:
 def test_the_first_address_of_a_name_is_dead(
     fault: Scenario, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name has two addresses; at the first, nobody listens."""
+    """The name has two addresses; nothing listens at the first."""
     dead = int(refused_url().rpartition(":")[2])
     addresses = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", dead)),

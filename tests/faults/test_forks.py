@@ -403,7 +403,7 @@ def test_a_server_forks_its_workers_and_is_stopped(
 
 
 def test_forks_at_random_moments_of_the_first_deliveries_lose_nothing(fault: Scenario) -> None:
-    """Twelve programs, each of which forks three times at random moments while its sender sends for the first time."""
+    """Twelve programs; each forks three times at random moments while its sender sends for the first time."""
     done = sweep(seed=1, rounds=12)
     assert done.wrong == []
     assert done.forks == 36

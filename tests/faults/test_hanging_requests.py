@@ -9,7 +9,7 @@ import pytest
 from adbc_telemetry import (
     TelemetryClient,
 )
-from faults.network import GRACE, close_in_the_middle, config, ill_endpoint, send
+from faults.network import GRACE, close_in_the_middle, config, faulty_endpoint, send
 from faults.scenario import Scenario
 from support.endpoints import (
     Serve,
@@ -32,10 +32,10 @@ TIMELESS: dict[str, Serve | None] = {
 }
 
 
-@pytest.mark.parametrize("ill", TIMELESS.values(), ids=TIMELESS)
-def test_a_request_that_would_take_for_ever(fault: Scenario, ill: Serve | None) -> None:
+@pytest.mark.parametrize("faulty", TIMELESS.values(), ids=TIMELESS)
+def test_a_request_that_would_take_for_ever(fault: Scenario, faulty: Serve | None) -> None:
     """The server keeps the connection busy, or waiting, without an end."""
-    with ill_endpoint(ill) as (url, _):
+    with faulty_endpoint(faulty) as (url, _):
         settings = config(request_timeout_ms=200, max_retries=0, max_request_bytes=16_000_000)
         client = TelemetryClient(url, settings)
         started = time.monotonic()
@@ -46,10 +46,10 @@ def test_a_request_that_would_take_for_ever(fault: Scenario, ill: Serve | None) 
     assert fault.lost == {"failed": 100}
 
 
-@pytest.mark.parametrize("ill", TIMELESS.values(), ids=TIMELESS)
-def test_a_close_while_a_request_would_take_for_ever(fault: Scenario, ill: Serve | None) -> None:
+@pytest.mark.parametrize("faulty", TIMELESS.values(), ids=TIMELESS)
+def test_a_close_while_a_request_would_take_for_ever(fault: Scenario, faulty: Serve | None) -> None:
     """The same servers, no timeout of the request to help, and the program wants to end."""
-    with ill_endpoint(ill) as (url, reached):
+    with faulty_endpoint(faulty) as (url, reached):
         client = TelemetryClient(url, config(request_timeout_ms=60_000, max_request_bytes=16_000_000))
         close_in_the_middle(client, reached)
     fault.settled(client.stats(), sent=101, arrived=[])

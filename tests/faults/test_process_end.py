@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
     ],
 )
 def test_the_program_ends(fault: Scenario, server: TelemetryServer, ending: str, code: int) -> None:
-    """The program ends, as its name in brackets says, with 10 events that nobody has flushed."""
+    """The program ends, as its name in brackets says, with 10 events that were not flushed."""
     out = run_program("client = make_client(sys.argv[1])\nenqueue(client, 10)\n" + ending, server.url)
     assert out.code == code
     if code == 1:
@@ -54,7 +54,7 @@ def test_the_program_ends(fault: Scenario, server: TelemetryServer, ending: str,
 
 
 def test_the_program_ends_after_it_has_sent(fault: Scenario, server: TelemetryServer) -> None:
-    """The program ends with 10 events that nobody has flushed, after a flush of 10 others: urllib3, whose own exit
+    """The program ends with 10 events that were not flushed, after a flush of 10 others: urllib3, whose own exit
     hooks close its connections, is loaded and in use."""
     out = run_program(
         """
@@ -96,7 +96,7 @@ def test_a_thread_makes_clients_while_the_interpreter_ends(fault: Scenario, serv
 
 
 def test_the_user_presses_ctrl_c(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """SIGINT, which Python turns into a KeyboardInterrupt that nobody catches."""
+    """SIGINT, which Python turns into a KeyboardInterrupt that the program does not catch."""
     program = """
         signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
         client = make_client(sys.argv[1])
@@ -312,7 +312,7 @@ def test_a_black_hole_at_exit(fault: Scenario) -> None:
 
 
 def test_three_black_holes_at_exit(fault: Scenario, server: TelemetryServer) -> None:
-    """Three hosts take requests and never answer, a fourth is well; the program ends."""
+    """Three hosts take requests and never answer, a fourth is healthy; the program ends."""
     with raw_endpoint(black_hole) as one, raw_endpoint(black_hole) as two, raw_endpoint(black_hole) as three:
         out = run_program(
             """

@@ -11,7 +11,7 @@ import trustme
 from adbc_telemetry import (
     TelemetryClient,
 )
-from faults.network import GRACE, NAME, TOKEN, close_in_the_middle, config, ill_endpoint, send, with_token
+from faults.network import GRACE, NAME, TOKEN, close_in_the_middle, config, faulty_endpoint, send, with_token
 from faults.scenario import Scenario
 from support.endpoints import (
     ConnectProxy,
@@ -94,7 +94,7 @@ def test_a_proxy_for_plain_http(
 def test_a_proxy_that_wants_the_password_in_its_url(
     fault: Scenario, tls_server: TlsTelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy answers 407 to whoever does not name the user and password that HTTPS_PROXY holds."""
+    """The proxy answers 407 to a request without the user and password that HTTPS_PROXY holds."""
     proxy = ConnectProxy(tls_server.port, authorization="Basic dXNlcjpwYXNzIHdvcmQ=")
     with raw_endpoint(proxy.serve) as url:
         proxied(monkeypatch, url.replace("http://", "http://user:pass%20word@"))
@@ -142,19 +142,19 @@ def test_a_proxy_that_refuses(fault: Scenario, monkeypatch: pytest.MonkeyPatch, 
 def test_a_proxy_that_has_gone(
     fault: Scenario, monkeypatch: pytest.MonkeyPatch, looked_up: list[str]
 ) -> None:
-    """Nobody listens where HTTPS_PROXY says."""
+    """HTTPS_PROXY names a port that refuses connections."""
     proxied(monkeypatch, refused_url())
     with TelemetryClient(f"https://{NAME}", config(), auth=with_token) as client:
         send(client, 10)
     fault.settled(client.stats(), sent=10, arrived=[])
     assert fault.lost == {"failed": 10}
-    assert NAME not in looked_up  # no way round the proxy is tried
+    assert NAME not in looked_up  # the proxy is not bypassed
 
 
-def test_a_proxy_that_puts_somebody_else_in_the_endpoints_place(
+def test_a_proxy_that_connects_to_an_impostor(
     fault: Scenario, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy connects to a server whose certificate is of its own making."""
+    """The proxy connects to a server whose certificate is self-made."""
     with TlsTelemetryServer(server_context(trustme.CA().issue_cert(NAME))) as server:
         proxy = ConnectProxy(server.port)
         with raw_endpoint(proxy.serve) as url:
@@ -175,10 +175,10 @@ def _trickling_proxy(connection: socket.socket) -> None:
         time.sleep(0.05)
 
 
-@pytest.mark.parametrize("ill", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
-def test_a_proxy_that_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, ill: Serve) -> None:
+@pytest.mark.parametrize("faulty", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
+def test_a_proxy_that_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, faulty: Serve) -> None:
     """The proxy takes the question and gives no whole answer."""
-    with raw_endpoint(ill) as url:
+    with raw_endpoint(faulty) as url:
         proxied(monkeypatch, url)
         client = TelemetryClient(f"https://{NAME}", config(request_timeout_ms=200, max_retries=0))
         started = time.monotonic()
@@ -189,10 +189,10 @@ def test_a_proxy_that_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, il
     assert fault.lost == {"failed": 5}
 
 
-@pytest.mark.parametrize("ill", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
-def test_a_close_while_a_proxy_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, ill: Serve) -> None:
+@pytest.mark.parametrize("faulty", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
+def test_a_close_while_a_proxy_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, faulty: Serve) -> None:
     """The proxy gives no whole answer, no timeout of the request helps, and the program wants to end."""
-    with ill_endpoint(ill) as (url, reached):
+    with faulty_endpoint(faulty) as (url, reached):
         proxied(monkeypatch, url)
         settings = config(request_timeout_ms=60_000, max_request_bytes=16_000_000)
         client = TelemetryClient(f"https://{NAME}", settings)
@@ -200,13 +200,13 @@ def test_a_close_while_a_proxy_hangs(fault: Scenario, monkeypatch: pytest.Monkey
     fault.settled(client.stats(), sent=101, arrived=[])
 
 
-@pytest.mark.parametrize("ill", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
+@pytest.mark.parametrize("faulty", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
 def test_a_close_while_a_proxy_hangs_that_is_asked_by_tls(
-    fault: Scenario, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch, ill: Serve
+    fault: Scenario, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch, faulty: Serve
 ) -> None:
     """The proxy is asked by TLS and gives no whole answer, and the program wants to end."""
     context = server_context(trusted.issue_cert("127.0.0.1"))
-    with ill_endpoint(over_tls(context, ill)) as (url, reached):
+    with faulty_endpoint(over_tls(context, faulty)) as (url, reached):
         proxied(monkeypatch, https(url))
         settings = config(request_timeout_ms=60_000, max_request_bytes=16_000_000)
         client = TelemetryClient(f"https://{NAME}", settings)

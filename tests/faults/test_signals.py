@@ -68,7 +68,7 @@ def interrupt_each_line_by_a_signal(
         try:
             with handler_of(signal.SIGUSR1, lambda client=client: handle(client)):  # type: ignore[misc]
                 where = interrupted_at_line(number, run, lambda: signal.raise_signal(signal.SIGUSR1))
-            assert time.monotonic() - began < 1, where  # nobody has slept through what he waited for
+            assert time.monotonic() - began < 1, where  # no waiter has missed its wake-up
         finally:
             closed = client.close()
         assert closed, where

@@ -15,7 +15,7 @@ import trustme
 from adbc_telemetry import (
     TelemetryClient,
 )
-from faults.network import GRACE, TOKEN, close_in_the_middle, config, ill_endpoint, send, with_token
+from faults.network import GRACE, TOKEN, close_in_the_middle, config, faulty_endpoint, send, with_token
 from faults.scenario import Scenario
 from support.endpoints import (
     RawService,
@@ -68,10 +68,10 @@ def _expired(authority: trustme.CA) -> trustme.LeafCert:
     [_of_an_unknown_authority, _for_another_name, _expired],
     ids=["of an unknown authority", "for another name", "expired"],
 )
-def test_a_certificate_not_to_be_trusted(
+def test_a_certificate_that_is_not_trusted(
     fault: Scenario, trusted: trustme.CA, issue: Callable[[trustme.CA], trustme.LeafCert]
 ) -> None:
-    """TLS with a certificate that does not prove who is there."""
+    """A certificate that does not prove that the server is the endpoint."""
     with TlsTelemetryServer(server_context(issue(trusted))) as server:
         with TelemetryClient(server.url, config(), auth=with_token) as client:
             send(client, 10)
@@ -124,8 +124,8 @@ def test_a_tls_handshake_that_hangs(fault: Scenario) -> None:
     assert TOKEN.encode() not in said
 
 
-def test_tls_asked_of_a_server_that_speaks_plain_http(fault: Scenario, server: TelemetryServer) -> None:
-    """An https endpoint behind which somebody speaks plain HTTP."""
+def test_tls_to_a_server_that_speaks_plain_http(fault: Scenario, server: TelemetryServer) -> None:
+    """The URL says https, and the server speaks plain HTTP."""
     with TelemetryClient(https(server.url), config(), auth=with_token) as client:
         send(client, 5)
     fault.settled(client.stats(), sent=5, arrived=server.accepted)
@@ -133,8 +133,8 @@ def test_tls_asked_of_a_server_that_speaks_plain_http(fault: Scenario, server: T
     assert server.requests == []
 
 
-def test_plain_http_asked_of_a_tls_port(fault: Scenario, tls_server: TlsTelemetryServer) -> None:
-    """An http endpoint behind which somebody speaks TLS."""
+def test_plain_http_to_a_tls_port(fault: Scenario, tls_server: TlsTelemetryServer) -> None:
+    """The URL says http, and the server speaks TLS."""
     url = tls_server.url.replace("https://", "http://")
     with TelemetryClient(url, config()) as client:
         send(client, 5)
@@ -142,8 +142,8 @@ def test_plain_http_asked_of_a_tls_port(fault: Scenario, tls_server: TlsTelemetr
     assert fault.lost == {"failed": 5}
 
 
-def test_a_tls_server_that_wants_a_certificate_of_the_client(fault: Scenario, trusted: trustme.CA) -> None:
-    """The server asks for a client certificate, which nobody has, and ends the connection with an alert."""
+def test_a_tls_server_that_wants_a_client_certificate(fault: Scenario, trusted: trustme.CA) -> None:
+    """The server asks for a client certificate, gets none, and ends the connection with an alert."""
     context = server_context(trusted.issue_cert("127.0.0.1"))
     context.verify_mode = ssl.CERT_REQUIRED
     trusted.configure_trust(context)
@@ -155,14 +155,14 @@ def test_a_tls_server_that_wants_a_certificate_of_the_client(fault: Scenario, tr
     assert fault.lost == {"failed": 5}
 
 
-def test_a_tls_answer_cut_off_without_a_farewell(fault: Scenario, trusted: trustme.CA) -> None:
-    """Half an answer without a length, of which TLS never says that it was complete: the connection just ends."""
+def test_a_tls_answer_cut_off_without_a_closing_alert(fault: Scenario, trusted: trustme.CA) -> None:
+    """Half an answer without a length; the connection ends without the TLS alert that says it is complete."""
     service = RawService()
 
     def cut(inside: socket.socket) -> None:
         service.read(inside)
         inside.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"numProtoSuccess": 5')
-        inside.shutdown(socket.SHUT_RDWR)  # of the connection alone: TLS says no farewell
+        inside.shutdown(socket.SHUT_RDWR)  # closes the connection without a closing TLS alert
 
     context = server_context(trusted.issue_cert("127.0.0.1"))
     with (
@@ -177,7 +177,7 @@ def test_a_tls_answer_cut_off_without_a_farewell(fault: Scenario, trusted: trust
 
 def test_a_close_in_the_middle_of_a_tls_handshake(fault: Scenario) -> None:
     """The handshake hangs, and the program wants to end."""
-    with ill_endpoint(black_hole) as (url, reached):
+    with faulty_endpoint(black_hole) as (url, reached):
         settings = config(request_timeout_ms=60_000, max_request_bytes=16_000_000)
         client = TelemetryClient(https(url), settings, auth=with_token)
         close_in_the_middle(client, reached)
@@ -187,7 +187,7 @@ def test_a_close_in_the_middle_of_a_tls_handshake(fault: Scenario) -> None:
 def test_a_close_in_the_middle_of_a_tls_answer(fault: Scenario, trusted: trustme.CA) -> None:
     """The answer trickles through TLS, and the program wants to end."""
     context = server_context(trusted.issue_cert("127.0.0.1"))
-    with ill_endpoint(over_tls(context, trickle)) as (url, reached):
+    with faulty_endpoint(over_tls(context, trickle)) as (url, reached):
         client = TelemetryClient(https(url), config(request_timeout_ms=60_000, max_request_bytes=16_000_000))
         close_in_the_middle(client, reached)
     fault.settled(client.stats(), sent=101, arrived=[])

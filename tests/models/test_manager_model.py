@@ -70,9 +70,9 @@ class ManagerMachine(RuleBasedStateMachine):
         self.requests = len(self.server.requests)
         self.steps = 0
 
-    @initialize(nobody_closes_for=st.sampled_from([15, 100, 5]))
-    def make(self, nobody_closes_for: int) -> None:
-        self.nobody_closes_for = nobody_closes_for  # for otherwise there would seldom be many leases
+    @initialize(first_close_at=st.sampled_from([15, 100, 5]))
+    def make(self, first_close_at: int) -> None:
+        self.first_close_at = first_close_at  # otherwise there would seldom be many leases
 
     @rule(data=st.data(), with_auth=st.booleans(), server=st.booleans())
     def acquire(self, data: st.DataObject, with_auth: bool, server: bool) -> None:
@@ -105,15 +105,15 @@ class ManagerMachine(RuleBasedStateMachine):
         if not share.leases:
             self.end(share, auth)
 
-    @precondition(lambda self: self.leases and self.steps >= self.nobody_closes_for)
+    @precondition(lambda self: self.leases and self.steps >= self.first_close_at)
     @rule(data=st.data())
-    def somebody_closes_the_client(self, data: st.DataObject) -> None:
+    def a_client_is_closed_directly(self, data: st.DataObject) -> None:
         lease, share = data.draw(st.sampled_from(self.leases), label="lease")
         assert lease.client.close() is True
         share.ended = True
         self.check_auth(share, share.auth())
 
-    @precondition(lambda self: self.steps >= self.nobody_closes_for)
+    @precondition(lambda self: self.steps >= self.first_close_at)
     @rule()
     def close_all(self) -> None:
         auth = {host: share.auth() for host, share in self.shares.items()}

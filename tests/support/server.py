@@ -1,4 +1,4 @@
-"""Endpoints on loopback, well and ill: real sockets, ports by the system's choice."""
+"""Endpoints on loopback, healthy and faulty: real sockets, ports by the system's choice."""
 
 from __future__ import annotations
 
@@ -232,6 +232,6 @@ def close_in_mid_response(connection: socket.socket) -> None:
 
 
 def refused_url() -> str:
-    """The URL of a port that nobody listens on."""
+    """The URL of a port that refuses connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
