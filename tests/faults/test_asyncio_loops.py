@@ -7,13 +7,13 @@ import random
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from adbc_telemetry import ExportResult, InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
-from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry import InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
+from adbc_telemetry.testing import GatedExporter
 from faults.scenario import Scenario
 from support.logs import make_log, make_logs
 from support.process import run_program
@@ -56,24 +56,6 @@ class Lag:
             ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await ticking
-
-
-class Gated(InMemoryTelemetryExporter):
-    """Holds every export until `gate` is set, or the exporter is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.entered = threading.Event()
-
-    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
-        self.entered.set()
-        self.gate.wait(20)
-        return super().export(logs, deadline=deadline)
-
-    def close(self) -> None:
-        super().close()
-        self.gate.set()
 
 
 # The loop's lag. Its bound is far below what each call takes, and far above what a busy machine adds.
@@ -221,7 +203,7 @@ def test_a_call_runs_into_the_programs_own_timeout(fault: Scenario, way: str) ->
     """The endpoint hangs; the program puts `aflush` and `aclose` under a timeout of its own."""
     if way == "timeout" and sys.version_info < (3, 11):
         pytest.skip("asyncio.timeout is of 3.11")
-    exporter = Gated()
+    exporter = GatedExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
 
     async def within(call: Awaitable[bool], seconds: float) -> None:
@@ -290,7 +272,7 @@ def test_loops_and_threads_share_a_client(fault: Scenario, server: TelemetryServ
 
 def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
     """A loop is closed under an `aflush` and an `aclose`, which were not cancelled."""
-    exporter = Gated()
+    exporter = GatedExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
     client.enqueue(make_log())
     loop = asyncio.new_event_loop()
