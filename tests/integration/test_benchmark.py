@@ -5,7 +5,7 @@ that is measured in the same process, in turn; the least of several is taken on 
 missed twice before it counts. After a change that makes something faster, run
 
     python benchmarks/run.py --quick --systems adbc-telemetry    # that it runs
-    pytest tests/test_benchmark.py -rP | grep 'ratio of'         # prints each ratio as it is now
+    pytest tests/integration/test_benchmark.py -rP | grep 'ratio of'         # prints each ratio as it is now
 
 and put the ratios into `TODAY`.
 """
@@ -44,11 +44,11 @@ MARGIN = 1.4
 ATTEMPTS = 3
 EVENTS = 3_000
 
-# `import adbc_telemetry`, against `import asyncio`: some 0.1, of which half is noise.
+# `import adbc_telemetry`, against `import asyncio`: some 0.1, half of it noise.
 IMPORT_TODAY = 0.25
 # What an instrumented connection adds to a statement, against the statement itself, SELECT 1 of ADBC's SQLite.
 INSTRUMENTED_TODAY = 0.29
-# Bytes on the wire, with gzip, against those without: of events of which no two are alike.
+# Bytes on the wire, with gzip, against those without: for events that all differ.
 WIRE_TODAY = 0.05
 WIRE_MARGIN = 1.2
 

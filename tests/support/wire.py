@@ -25,7 +25,13 @@ ENUMS = {
     "DriverAuthMech.Type": schema.DriverAuthMech,
     "DriverAuthFlow.Type": schema.DriverAuthFlow,
 }
-SCALARS = {"string": 9, "int64": 3, "int32": 5, "bool": 8}
+Field = descriptor_pb2.FieldDescriptorProto
+SCALARS = {
+    "string": Field.TYPE_STRING,
+    "int64": Field.TYPE_INT64,
+    "int32": Field.TYPE_INT32,
+    "bool": Field.TYPE_BOOL,
+}
 
 
 def _build_pool() -> descriptor_pool.DescriptorPool:
@@ -40,11 +46,12 @@ def _build_pool() -> descriptor_pool.DescriptorPool:
         for field_name, facts in fields.items():
             kind = facts["type"].removeprefix("repeated ")
             field = message.field.add(name=field_name, number=facts["number"])
-            field.label = 3 if facts["type"].startswith("repeated ") else 1
+            repeated = facts["type"].startswith("repeated ")
+            field.label = Field.LABEL_REPEATED if repeated else Field.LABEL_OPTIONAL
             if kind in SCALARS:
                 field.type = SCALARS[kind]
             else:
-                field.type = 14 if kind in WIRE["enums"] else 11
+                field.type = Field.TYPE_ENUM if kind in WIRE["enums"] else Field.TYPE_MESSAGE
                 field.type_name = f".logging.{kind}"
     pool = descriptor_pool.DescriptorPool()
     pool.Add(file)
