@@ -146,7 +146,7 @@ def test_what_an_exporter_raises_when_it_is_told_of_the_end_counts_too(with_brea
             raise RuntimeError
 
     client = TelemetryClient("host", configuration(circuit_breaker_enabled=with_breaker), exporter=Raising())
-    client.preempt(long_waits_only=False)
+    client._delivery.preempt(long_waits_only=False)
     assert client.stats().errors == 1
     assert client.close()
     assert client.stats().errors == 3
