@@ -211,8 +211,7 @@ class TelemetryClient:
     def start_sending(self) -> None:
         """Send what has been enqueued before threads were allowed; see `core.uwsgi`."""
         self._delivery.start_threads()
-        if self._queue:
-            self._delivery.wake()
+        self._delivery.wake_if_queued()
 
     def begin_close(self, deadline: float) -> None:
         """See `Closing.begin`."""

@@ -70,7 +70,7 @@ def test_collections_at_every_allocation(fault: Scenario) -> None:
 
 
 @pytest.mark.parametrize(
-    "moment", ["_take_batch", "_settle", "_open_barriers", "_send_now", "_is_settled", "_sweep"]
+    "moment", ["take_batch", "batch_returned", "open_reached_barriers", "flush_all", "raise_barrier", "end"]
 )
 def test_a_collection_inside_the_clients_critical_section(
     fault: Scenario, moment: str, monkeypatch: pytest.MonkeyPatch
@@ -81,20 +81,21 @@ def test_a_collection_inside_the_clients_critical_section(
     with nothing_old_to_collect():
         client = TelemetryClient("host", configuration(batch_size=10), exporter=exporter)
         produce = Producer(client)
-        original = getattr(client, moment)
+        flow = client._flow
+        original = getattr(flow, moment)
         left = iter(range(5))
 
-        def collecting(*arguments: object) -> object:
+        def collecting(*arguments: object, **named: object) -> object:
             if next(left, None) is not None:
-                with client._flow.lock:
+                with flow.lock:
                     collect(produce)
                     other = threading.Thread(target=collect, args=(produce,))
                     other.start()
                     other.join(10)
                     assert not other.is_alive(), "a destructor waits for the lock"
-            return original(*arguments)
+            return original(*arguments, **named)
 
-        monkeypatch.setattr(client, moment, collecting)
+        monkeypatch.setattr(flow, moment, collecting)
         for _ in range(5):
             produce()
             assert client.flush(20)

@@ -132,6 +132,11 @@ class BatchDelivery:
         if self._threads is not None:
             self._threads.wake(self)
 
+    def wake_if_queued(self) -> None:
+        """`wake`, unless the queue is empty: the sender need not ask then, nor wait for a lock that is held here."""
+        if self.flow.queue.events:
+            self.wake()
+
     def run_soon(self, task: Callable[[], object]) -> bool:
         """Run `task` on the sender's side; False where there are no threads. Reentrant, never blocks."""
         threads = self._threads
@@ -217,8 +222,8 @@ class BatchDelivery:
         """Have all queued events sent without delay. A client that closes does so already."""
         if self.flow.lifecycle.is_open:
             self.start_threads()
-            if self.flow.flush_all():
-                self.wake()
+            self.flow.flush_all()
+            self.wake_if_queued()
 
     def request_flush(self, notify: Callable[[], None] | None = None) -> Barrier:
         """Have all queued events sent without delay.

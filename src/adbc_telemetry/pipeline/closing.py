@@ -50,7 +50,7 @@ class Closing:
             deadline = time.monotonic()  # nothing sends, so there is nothing to wait for
         if not flow.begin_close(deadline):
             return
-        delivery.wake()
+        delivery.wake_if_queued()
         if delivery.replay is not None:
             delivery.replay.begin_close(deadline)
         expire(delivery.exporter, deadline, flow.account.errors)
@@ -71,7 +71,7 @@ class Closing:
 
     def _wait_and_finish(self, last: float, deadline: float | None) -> None:
         delivery, lifecycle = self._delivery, self._delivery.flow.lifecycle
-        delivery.wake()  # a signal handler may come here before `begin` has done so
+        delivery.wake_if_queued()  # a signal handler may come here before `begin` has done so
         until = last if deadline is None else min(deadline, last)
         sent = delivery.wait_at(delivery.request_flush(), until)
         replayed = sent and delivery.wait_for_replay(until)

@@ -182,11 +182,10 @@ class EventFlow:
         """Whether no event is queued or in flight."""
         return not (self.queue or self.in_flight.count)
 
-    def flush_all(self) -> bool:
-        """Have all queued events sent without delay; whether there are any."""
+    def flush_all(self) -> None:
+        """Have all queued events sent without delay."""
         with self.lock:
             self.barriers.send_up_to(self.queue.end)
-            return bool(self.queue)
 
     def raise_barrier(self, notify: Callable[[], None] | None = None) -> Barrier:
         """See `FlushBarriers.raise_barrier`."""
