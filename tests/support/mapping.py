@@ -17,9 +17,8 @@ from adbc_telemetry.instrumentation.operations import (
     CURSOR_FETCHES,
     CURSOR_OPERATIONS,
     DELETE_SESSION,
-    PLAIN_CONNECTION_OPERATIONS,
-    PLAIN_CURSOR_FETCHES,
-    PLAIN_CURSOR_OPERATIONS,
+    PEP249_CONNECTION_OPERATIONS,
+    PEP249_CURSOR_OPERATIONS,
     Fetch,
     Operation,
 )
@@ -37,9 +36,9 @@ def operations() -> str:
         **{f"`cursor.{name}`": operation for name, operation in CURSOR_OPERATIONS.items()},
         "`cursor.adbc_cancel`": CURSOR_CANCEL,
     }
-    plain = {
-        **{f"`connection.{name}`": operation for name, operation in PLAIN_CONNECTION_OPERATIONS.items()},
-        **{f"`cursor.{name}`": operation for name, operation in PLAIN_CURSOR_OPERATIONS.items()},
+    pep249 = {
+        **{f"`connection.{name}`": operation for name, operation in PEP249_CONNECTION_OPERATIONS.items()},
+        **{f"`cursor.{name}`": operation for name, operation in PEP249_CURSOR_OPERATIONS.items()},
     }
     return "\n".join(
         [
@@ -47,7 +46,7 @@ def operations() -> str:
             "| --- | --- | --- | --- |",
             *_rows(adbc),
             "| **any other PEP 249 connection** | | | |",
-            *_rows({"connect": CREATE_SESSION, **plain, "`connection.close`": DELETE_SESSION}),
+            *_rows({"connect": CREATE_SESSION, **pep249, "`connection.close`": DELETE_SESSION}),
             "",
         ]
     )
@@ -74,7 +73,7 @@ def _rows(operations: Mapping[str, Operation]) -> Iterator[str]:
 def fetches() -> str:
     """Each method that fetches, and when it ends the statement."""
     methods: dict[Fetch, list[str]] = {}
-    for name, end in {**CURSOR_FETCHES, **PLAIN_CURSOR_FETCHES}.items():
+    for name, end in CURSOR_FETCHES.items():
         methods.setdefault(end, []).append(f"`{name}`")
     lines = ["| fetched by | the statement is over |", "| --- | --- |"]
     lines += [f"| {', '.join(names)} | {end.value} |" for end, names in methods.items()]

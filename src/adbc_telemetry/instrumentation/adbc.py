@@ -13,12 +13,10 @@ import functools
 import inspect
 import sys
 from collections.abc import Callable
-from functools import partial
 from time import monotonic_ns
 from typing import Any, Final
 
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.instrumentation.callers import in_the_callers_place
 from adbc_telemetry.instrumentation.cursor_clone import CursorClone
 from adbc_telemetry.instrumentation.null_recorder import NULL_RECORDER
 from adbc_telemetry.instrumentation.operations import (
@@ -27,19 +25,33 @@ from adbc_telemetry.instrumentation.operations import (
     CURSOR_FETCHES,
     CURSOR_OPERATIONS,
     Fetch,
-    Operation,
 )
 from adbc_telemetry.instrumentation.readers import follow_reader
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.instrumentation.statement_recorder import StatementRecorder
-from adbc_telemetry.instrumentation.tracebacks import leave_no_frame, leave_no_frames
+from adbc_telemetry.instrumentation.tracebacks import leave_no_frame
+from adbc_telemetry.instrumentation.watched import (
+    CONNECTION_CLOSE,
+    CURSOR_CLOSE,
+    FETCH_ALL,
+    FETCH_MANY,
+    FETCH_ONE,
+    Args,
+    ConnectionOperation,
+    CursorCall,
+    Execution,
+    Kwargs,
+    Method,
+    Watch,
+    watched,
+)
 
 DBAPI_MODULE: Final = "adbc_driver_manager.dbapi"
 
 STATE: Final = "_adbc_telemetry"
 """The one attribute that an instrumented connection or cursor has and others have not."""
 
-Methods = dict[str, Callable[..., Any]]
+Methods = dict[str, Method]
 
 
 def is_adbc_connection(connection: object) -> bool:
@@ -80,7 +92,7 @@ _CLASSES_AT_MOST: Final = 256
 def connection_class(cls: Any) -> Any:
     """The subclass that instrumented connections of `cls` belong to."""
     methods = {
-        name: _recorded(cls, name, operation)
+        name: _watched(cls, name, ConnectionOperation(operation))
         for name, operation in CONNECTION_OPERATIONS.items()
         if hasattr(cls, name)
     }
@@ -90,12 +102,7 @@ def connection_class(cls: Any) -> Any:
 @functools.lru_cache(maxsize=_CLASSES_AT_MOST)
 def cursor_class(cls: Any) -> Any:
     """The subclass that cursors of instrumented connections belong to."""
-    methods: Methods = {
-        **{name: _executes(cls, name, operation) for name, operation in CURSOR_OPERATIONS.items()},
-        **{name: _fetches_all(cls, name) for name, end in CURSOR_FETCHES.items() if end is Fetch.ALL},
-        **_cursor_methods(cls),
-    }
-    return _subclass(cls, {name: method for name, method in methods.items() if hasattr(cls, name)})
+    return _subclass(cls, _cursor_methods(cls))
 
 
 def _subclass(cls: Any, methods: Methods) -> Any:
@@ -130,11 +137,13 @@ def _reduces_as(cls: Any) -> Callable[..., Any]:
     return __reduce_ex__
 
 
-# The methods below look up the driver manager's own on the class at each call, as `super()` would: whoever else
-# patches that class is not bypassed. Each has the one shape: begin; the real call; fail and re-raise, or finish.
-# An error leaves with the traceback that it would have without. What a statement is sure to call has its arguments
-# spelt out, since to pack and to unpack them costs more than to record; where the driver manager's has others, and for
-# all the rest, a second form passes on whatever comes.
+# The methods below look up the driver manager's own on the class at each call, as `super()` would, so that a patch of
+# that class is not bypassed. An error leaves with the traceback that it would have without us.
+#
+# Five methods are spelt out: `cursor`, `execute`, `fetchone`, `fetchall` and `close` of a cursor. Every statement calls
+# them, and to pack and unpack their arguments would cost more than to record. Each begins, makes the real call, and
+# fails and raises again, or finishes. `watched` makes all others, and these five where the driver manager's takes other
+# arguments than ours.
 
 NOT_GIVEN: Final[Any] = object()
 
@@ -158,37 +167,6 @@ def _connection_methods(cls: Any) -> Methods:
             _follow_cursor(made, recorder)
         return made
 
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            made = cls.cursor(self, *args, **kwargs)
-        except BaseException as error:
-            leave_no_frame(error)
-            raise
-        _follow_cursor(made, self._adbc_telemetry)
-        return made
-
-    def adbc_clone(self: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            clone = cls.adbc_clone(self, *args, **kwargs)
-        except BaseException as error:
-            leave_no_frame(error)
-            raise
-        self._adbc_telemetry.instrument_like_this(clone)
-        return clone
-
-    def close(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: SessionRecorder = self._adbc_telemetry
-        recorder.begin_close()
-        try:
-            # It warns, in its caller's name, of cursors that do not close.
-            result = eval(*in_the_callers_place(partial(cls.close, self, *args, **kwargs)))
-        except BaseException as error:
-            recorder.fail_close(error)
-            leave_no_frames(error)
-            raise
-        recorder.end()
-        return result
-
     def __del__(self: Any) -> None:
         recorder: SessionRecorder = self._adbc_telemetry
         recorder.collected = True
@@ -197,13 +175,38 @@ def _connection_methods(cls: Any) -> Methods:
         finally:
             recorder.end()
 
-    make_cursor = cursor if clone is not None and _called_alike(cursor, cls.cursor) else method
-    return {"cursor": make_cursor, "adbc_clone": adbc_clone, "close": close, "__del__": __del__}
+    spelt_out = clone is not None and _called_alike(cursor, cls.cursor)
+    return {
+        "cursor": cursor if spelt_out else _watched(cls, "cursor", _NewCursor()),
+        "adbc_clone": _watched(cls, "adbc_clone", _Clone()),
+        # It warns, in its caller's name, of cursors that do not close.
+        "close": watched("close", CONNECTION_CLOSE, original_class=cls, in_callers_place=True),
+        "__del__": __del__,
+    }
 
 
-def _commits_nothing(connection: Any) -> bool:
-    """Whether a commit is none of the user's: without transactions it does nothing; `executescript` makes its own."""
-    return bool(connection._adbc_telemetry.script) or not getattr(connection, "_commit_supported", True)
+def _watched(cls: Any, name: str, watch: Watch) -> Method:
+    return watched(name, watch, original_class=cls, in_callers_place=False)
+
+
+class _NewCursor(Watch):
+    """A method that makes a cursor."""
+
+    __slots__ = ()
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        _follow_cursor(result, told)
+        return result
+
+
+class _Clone(Watch):
+    """`adbc_clone`, which makes another connection."""
+
+    __slots__ = ()
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        told.instrument_like_this(result)
+        return result
 
 
 def _no_clone(error: Exception, cls: Any) -> CursorClone | None:
@@ -212,7 +215,7 @@ def _no_clone(error: Exception, cls: Any) -> CursorClone | None:
 
 @never_raises(_no_clone)
 def _cursor_clone(cls: Any) -> CursorClone | None:
-    """The driver manager's `cursor`, which makes instrumented cursors; None of any other, whatever that does."""
+    """The driver manager's `cursor`, made to make instrumented cursors; None of a `cursor` that is not its own."""
     original, own = cls.cursor, sys.modules[DBAPI_MODULE]
     return CursorClone(original, _class_of_its_cursors) if original.__globals__ is vars(own) else None
 
@@ -231,7 +234,7 @@ def _leave_alone(error: Exception, cursor: Any, recorder: SessionRecorder) -> No
 def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     if (
         recorder is NULL_RECORDER or vars(cursor).get(STATE) is not None
-    ):  # a driver may hand out the same one again
+    ):  # drivers may return the same one again
         return
     cls: Any = type(cursor)
     kind = cursor_class(cls)
@@ -239,43 +242,23 @@ def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     cursor.__class__ = kind
 
 
-def _recorded(cls: Any, name: str, operation: Operation) -> Callable[..., Any]:
-    """A method of the connection that is an operation from its call to its return."""
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: SessionRecorder = self._adbc_telemetry
-        counts = not (operation.ends_transaction and _commits_nothing(self))
-        statement = recorder.begin(operation, kwargs) if counts else None
-        try:
-            result = getattr(cls, name)(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(statement, error)
-            leave_no_frame(error)
-            raise
-        recorder.finish(statement, operation.returns_arrow)
-        return result
-
-    return method
+def _called_alike(ours: Method, theirs: Method) -> bool:
+    """Whether a method of ours that spells out its arguments is called as the driver manager's is."""
+    if any(hasattr(theirs, name) for name in ("__wrapped__", "__signature__")):  # its signature may not hold
+        return False
+    try:
+        mine, its = inspect.signature(ours), inspect.signature(theirs)
+    except (TypeError, ValueError):  # some methods in C have no signature
+        return False
+    return [(each.name, each.kind, each.default is each.empty) for each in mine.parameters.values()] == [
+        (each.name, each.kind, each.default is each.empty) for each in its.parameters.values()
+    ]
 
 
-def _executes(cls: Any, name: str, kind: Operation) -> Callable[..., Any]:
-    """A method of the cursor that starts a statement."""
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(kind, args[0] if args else kwargs.get("operation"))
-        try:
-            result = getattr(cls, name)(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.executed(self)
-        return result
-
+def _cursor_methods(cls: Any) -> Methods:
     def execute(self: Any, operation: Any, parameters: Any = NOT_GIVEN) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(kind, operation)
+        recorder.begin(_EXECUTE, operation)
         try:
             if parameters is NOT_GIVEN:
                 result = cls.execute(self, operation)
@@ -288,52 +271,7 @@ def _executes(cls: Any, name: str, kind: Operation) -> Callable[..., Any]:
         recorder.executed(self)
         return result
 
-    return execute if name == "execute" and _called_alike(execute, cls.execute) else method
-
-
-def _called_alike(ours: Callable[..., Any], theirs: Callable[..., Any]) -> bool:
-    """Whether a method of ours that spells out its arguments is called as the driver manager's is."""
-    if any(hasattr(theirs, name) for name in ("__wrapped__", "__signature__")):  # its signature may not hold
-        return False
-    try:
-        mine, its = inspect.signature(ours), inspect.signature(theirs)
-    except (TypeError, ValueError):  # without one, as some of C's
-        return False
-    return [(each.name, each.kind, each.default is each.empty) for each in mine.parameters.values()] == [
-        (each.name, each.kind, each.default is each.empty) for each in its.parameters.values()
-    ]
-
-
-def _fetches_all(cls: Any, name: str) -> Callable[..., Any]:
-    """A method of the cursor that fetches to the end."""
-
-    def fetchall(self: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        try:
-            rows = cls.fetchall(self)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.fetched(True)
-        return rows
-
-    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        try:
-            result = getattr(cls, name)(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.fetched(True)
-        return result
-
-    return fetchall if name == "fetchall" and _called_alike(fetchall, cls.fetchall) else method
-
-
-def _cursor_methods(cls: Any) -> Methods:
-    # Called once a row, also by iteration: between the first row and the last it takes the time and no more.
+    # Called for each row, also by iteration: between the first row and the last it takes the time and nothing else.
 
     def fetchone(self: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
@@ -350,63 +288,18 @@ def _cursor_methods(cls: Any) -> Methods:
                 recorder.active_ns = monotonic_ns()
         return row
 
-    def fetchone_somehow(self: Any, *args: Any, **kwargs: Any) -> Any:
+    def fetchall(self: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
         try:
-            row = cls.fetchone(self, *args, **kwargs)
+            rows = cls.fetchall(self)
         except BaseException as error:
             recorder.fail(error)
             leave_no_frame(error)
             raise
-        recorder.fetched(row is None)
-        return row
-
-    def fetchmany(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        try:
-            rows = cls.fetchmany(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.fetched_many(self, rows, args, kwargs)
+        recorder.fetched(True)
         return rows
 
-    def fetch_record_batch(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        try:
-            reader = cls.fetch_record_batch(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.handed_out()
-        return follow_reader(recorder, reader)
-
-    def fetch_arrow(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        try:
-            stream = cls.fetch_arrow(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.handed_out()
-        return stream
-
-    def adbc_cancel(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        cancel = recorder.begin_cancel(CURSOR_CANCEL)
-        try:
-            result = cls.adbc_cancel(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.connection.fail(cancel, error)
-            leave_no_frame(error)
-            raise
-        recorder.connection.finish(cancel)
-        return result
-
-    # Also what __del__ calls.
+    # `__del__` calls it, too.
 
     def close(self: Any) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
@@ -420,22 +313,66 @@ def _cursor_methods(cls: Any) -> Methods:
             recorder.end()
         return result
 
-    def close_somehow(self: Any, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        try:
-            result = cls.close(self, *args, **kwargs)
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frame(error)
-            raise
-        recorder.end()
+    watches: dict[str, Watch] = {
+        **{name: Execution(operation, _sql) for name, operation in CURSOR_OPERATIONS.items()},
+        **{name: FETCH_ALL for name, end in CURSOR_FETCHES.items() if end is Fetch.ALL},
+        "fetchone": FETCH_ONE,
+        "fetchmany": FETCH_MANY,
+        "fetch_record_batch": _Reader(),
+        "fetch_arrow": _HandOut(),
+        "adbc_cancel": _Cancel(),
+        "close": CURSOR_CLOSE,
+    }
+    methods: Methods = {
+        name: _watched(cls, name, watch) for name, watch in watches.items() if hasattr(cls, name)
+    }
+    for ours in (execute, fetchone, fetchall, close):
+        if _called_alike(ours, getattr(cls, ours.__name__)):
+            methods[ours.__name__] = ours
+    return methods
+
+
+_EXECUTE: Final = CURSOR_OPERATIONS["execute"]
+
+
+def _sql(args: Args, kwargs: Kwargs) -> object:
+    return args[0] if args else kwargs.get("operation")
+
+
+class _HandOut(CursorCall):
+    """A method that hands out the results, to be read in another way than by the cursor."""
+
+    __slots__ = ()
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        told.handed_out()
         return result
 
-    return {
-        "fetchone": fetchone if _called_alike(fetchone, cls.fetchone) else fetchone_somehow,
-        "fetchmany": fetchmany,
-        "fetch_record_batch": fetch_record_batch,
-        "fetch_arrow": fetch_arrow,
-        "adbc_cancel": adbc_cancel,
-        "close": close if _called_alike(close, cls.close) else close_somehow,
-    }
+
+class _Reader(_HandOut):
+    """A method that hands out a reader, which is watched as well."""
+
+    __slots__ = ()
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        told.handed_out()
+        return follow_reader(told, result)
+
+
+class _Cancel(Watch):
+    """`adbc_cancel` of a cursor: an operation of its own, which leaves the statement under way alone."""
+
+    __slots__ = ()
+
+    def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
+        recorder = thing._adbc_telemetry
+        return recorder.connection, recorder.begin_cancel(CURSOR_CANCEL)
+
+    def fail(self, told: Any, error: BaseException) -> None:
+        session, cancel = told
+        session.fail(cancel, error)
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        session, cancel = told
+        session.finish(cancel)
+        return result

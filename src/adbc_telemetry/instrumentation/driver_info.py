@@ -102,7 +102,7 @@ def facts_of_adbc(connection: Any) -> Facts:
     return Facts(name, version, DriverConnectionParameters(enable_arrow=True, **settings))
 
 
-def facts_of_plain(connection: Any) -> Facts:
+def facts_of_pep249(connection: Any) -> Facts:
     """The facts of any other PEP 249 connection: its package, and whether it commits by itself, if it says so."""
     package = type(connection).__module__.partition(".")[0].removeprefix("_")
     autocommit = _autocommit(connection)

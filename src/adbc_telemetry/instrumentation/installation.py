@@ -70,7 +70,7 @@ def instrument(
     )
     if settings is None:
         return connection
-    if not (adbc.is_adbc_connection(connection) or pep249.is_plain_connection(connection)):
+    if not (adbc.is_adbc_connection(connection) or pep249.is_pep249_connection(connection)):
         kind = type(connection)
         raise TypeError(
             "only DBAPI connections, of ADBC or another driver of PEP 249, can be instrumented, "

@@ -134,21 +134,14 @@ CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
 
 # PEP 249, and `executescript` besides: of cursors, and of connections where they have it as a short cut.
 
-PLAIN_CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
+PEP249_CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
     "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True),
     "executemany": Operation(_EXECUTE, StatementType.UPDATE, opens_results=True),
     "executescript": Operation(_EXECUTE, StatementType.SQL),
     "callproc": Operation(_EXECUTE, StatementType.SQL, opens_results=True),
 }
 
-PLAIN_CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
-    "fetchone": Fetch.ONE,
-    "__next__": Fetch.ONE,
-    "fetchmany": Fetch.MANY,
-    "fetchall": Fetch.ALL,
-}
-
-PLAIN_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
+PEP249_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
     "commit": Operation(_EXECUTE, StatementType.SQL),
     "rollback": Operation(_EXECUTE, StatementType.SQL),
 }

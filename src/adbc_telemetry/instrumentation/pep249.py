@@ -1,8 +1,8 @@
 """Any other connection of PEP 249: `sqlite3`, `duckdb`, `psycopg` and their like, through proxies.
 
-Nothing is assumed beyond PEP 249. What some drivers have besides is followed where it is there: iteration,
-context managers, `executescript`, and the statements' methods on the connection itself, which either returns a
-new cursor (`sqlite3`, `psycopg`) or is its own cursor (`duckdb`).
+Nothing is assumed beyond PEP 249. What some drivers have besides is watched where it is there: iteration, context
+managers, `executescript`, and the statements' methods on the connection itself, which either returns a new cursor
+(`sqlite3`, `psycopg`) or is its own cursor (`duckdb`).
 """
 
 from __future__ import annotations
@@ -11,33 +11,45 @@ import functools
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.callers import in_the_callers_place
 from adbc_telemetry.instrumentation.operations import (
-    PLAIN_CONNECTION_OPERATIONS,
-    PLAIN_CURSOR_OPERATIONS,
-    Operation,
+    PEP249_CONNECTION_OPERATIONS,
+    PEP249_CURSOR_OPERATIONS,
 )
-from adbc_telemetry.instrumentation.proxies import Method, own, proxy_class, stand_for
+from adbc_telemetry.instrumentation.proxies import proxy_class, stand_for
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.instrumentation.statement_recorder import StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frames
+from adbc_telemetry.instrumentation.watched import (
+    CONNECTION_CLOSE,
+    CURSOR_CLOSE,
+    FETCH_ALL,
+    FETCH_MANY,
+    Args,
+    ConnectionOperation,
+    Execution,
+    Kwargs,
+    Method,
+    Watch,
+    watched,
+)
 
 
 def _not_told(error: Exception, *_: object) -> Any:
     return None
 
 
-def is_plain_connection(connection: object) -> bool:
+def is_pep249_connection(connection: object) -> bool:
     """Whether this looks like a connection of PEP 249, and not like one of asyncio's."""
     methods = [getattr(type(connection), name, None) for name in ("cursor", "commit", "close")]
     return all(callable(method) and not inspect.iscoroutinefunction(method) for method in methods)
 
 
 def is_closed(connection: object) -> bool:
-    """Whether the connection says that it has been closed; PEP 249 knows no way to say so."""
+    """Whether the connection says that it is closed; PEP 249 has no way to say so."""
     closed = _closed(connection)
     return isinstance(closed, int) and closed != 0
 
@@ -54,72 +66,74 @@ def follow(connection: Any, start: Callable[[], SessionRecorder]) -> Any:
     return stand_for(connection, kind, _cursor_recorder(start()))
 
 
-@functools.lru_cache(maxsize=256)  # of which there are more where classes are made at run time
+# Bounded, for programs that make classes at run time.
+_CLASSES_AT_MOST: Final = 256
+
+
+@functools.lru_cache(maxsize=_CLASSES_AT_MOST)
 def connection_class(cls: Any) -> Any:
     """The class of the proxies of connections of `cls`."""
-    return _class_of_proxies(
+    return _proxy_class(
         cls,
         {
-            "cursor": _cursor,
-            "close": _close_connection,
-            "__exit__": _leave_connection,
-            "__del__": _drop_connection,
-            **{name: _recorded(name, operation) for name, operation in PLAIN_CONNECTION_OPERATIONS.items()},
-            **{name: _executes_for(name, operation) for name, operation in PLAIN_CURSOR_OPERATIONS.items()},
+            "cursor": _NewCursor(),
+            "close": CONNECTION_CLOSE,
+            "__exit__": _ConnectionExit(),
+            **{
+                name: ConnectionOperation(operation)
+                for name, operation in PEP249_CONNECTION_OPERATIONS.items()
+            },
+            **{
+                name: _ConnectionExecution(operation, _sql)
+                for name, operation in PEP249_CURSOR_OPERATIONS.items()
+            },
         },
+        _drop_connection,
     )
 
 
-@functools.lru_cache(maxsize=256)
+@functools.lru_cache(maxsize=_CLASSES_AT_MOST)
 def cursor_class(cls: Any) -> Any:
     """The class of the proxies of cursors of `cls`."""
-    return _class_of_proxies(
+    return _proxy_class(
         cls,
         {
-            "close": _close_cursor,
-            "__exit__": _leave_cursor,
-            "__del__": _drop_cursor,
-            **{name: _executes(name, operation) for name, operation in PLAIN_CURSOR_OPERATIONS.items()},
+            "close": CURSOR_CLOSE,
+            "__exit__": CURSOR_CLOSE,
+            **{name: Execution(operation, _sql) for name, operation in PEP249_CURSOR_OPERATIONS.items()},
         },
+        _drop_cursor,
     )
 
 
-def _class_of_proxies(cls: Any, methods: Mapping[str, Method]) -> Any:
+def _proxy_class(cls: Any, watches: Mapping[str, Watch], drop: Method) -> Any:
     # A connection that is its own cursor fetches as well.
-    fetches = {
+    watches = {"fetchmany": FETCH_MANY, "fetchall": FETCH_ALL, "__iter__": _Iter(), **watches}
+    methods = {
         "fetchone": _fetchone,
-        "fetchmany": _fetchmany,
-        "fetchall": _fetchall,
         "__next__": _next,
-        "__iter__": _iter,
+        **{name: watched(name, watch) for name, watch in watches.items()},
     }
-    return proxy_class(
-        cls,
-        {
-            name: method
-            for name, method in {**fetches, **methods}.items()
-            if name == "__del__" or hasattr(cls, name)
-        },
-    )
+    present = {name: method for name, method in methods.items() if hasattr(cls, name)}
+    return proxy_class(cls, {**present, "__del__": drop})
 
 
-# Each proxy carries a recorder of its own statements, also that of a connection. The methods below have the one shape:
-# begin; the real call; fail and re-raise, or finish.
-
-
-def _cursor(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-    try:
-        made = eval(*in_the_callers_place(partial(self.__wrapped__.cursor, *args, **kwargs)))
-    except BaseException as error:
-        leave_no_frames(error)
-        raise
-    return _follow_cursor(self, made, _cursor_recorder(self._adbc_telemetry.connection))
+# Each proxy carries a recorder of its own statements, also that of a connection.
 
 
 def _cursor_recorder(session: SessionRecorder) -> StatementRecorder:
     recorder = StatementRecorder(session)
     session.end_with_connection(recorder)
     return recorder
+
+
+class _NewCursor(Watch):
+    """`cursor` of a connection."""
+
+    __slots__ = ()
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        return _follow_cursor(thing, result, _cursor_recorder(told.connection))
 
 
 def _follow_cursor(connection: Any, cursor: Any, recorder: StatementRecorder) -> Any:
@@ -132,78 +146,41 @@ def _follow_cursor(connection: Any, cursor: Any, recorder: StatementRecorder) ->
 
 @never_raises(_not_told)
 def _cursor_proxy(connection: Any, cursor: Any, recorder: StatementRecorder) -> Any:
-    """The cursor's proxy; None for what is no cursor, as some short cuts may return."""
+    """The cursor's proxy; None for something else than a cursor, which a connection's short cut may return."""
     cls: Any = type(cursor)
     if not hasattr(cls, "fetchone"):
         return None
     return stand_for(cursor, cursor_class(cls), recorder, connection)
 
 
-def _recorded(name: str, operation: Operation) -> Method:
-    """A method of the connection that is an operation from its call to its return."""
-
-    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        session: SessionRecorder = self._adbc_telemetry.connection
-        statement = session.begin(operation, kwargs)
-        try:
-            result = eval(*in_the_callers_place(partial(getattr(self.__wrapped__, name), *args, **kwargs)))
-        except BaseException as error:
-            session.fail(statement, error)
-            leave_no_frames(error)
-            raise
-        session.finish(statement)
-        return own(self, result)
-
-    return method
-
-
-def _executes(name: str, operation: Operation) -> Method:
-    """A method of a cursor that starts a statement."""
-
-    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        recorder: StatementRecorder = self._adbc_telemetry
-        cursor = self.__wrapped__
-        recorder.begin(operation, _sql(args, kwargs))
-        try:
-            result = eval(*in_the_callers_place(partial(getattr(cursor, name), *args, **kwargs)))
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frames(error)
-            raise
-        recorder.executed(cursor)
-        return own(self, result)
-
-    return method
-
-
-def _executes_for(name: str, operation: Operation) -> Method:
+class _ConnectionExecution(Execution):
     """A method of a connection that starts a statement on a cursor: a new one, or the connection itself."""
 
-    def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-        connection = self.__wrapped__
-        recorder: StatementRecorder = _cursor_recorder(self._adbc_telemetry.connection)
-        recorder.begin(operation, _sql(args, kwargs))
-        try:
-            result = eval(*in_the_callers_place(partial(getattr(connection, name), *args, **kwargs)))
-        except BaseException as error:
-            recorder.fail(error)
-            leave_no_frames(error)
-            raise
-        recorder.executed(result)
-        if result is not connection:
-            return _follow_cursor(self, result, recorder)
-        self._adbc_telemetry.end()
-        object.__setattr__(self, "_adbc_telemetry", recorder)
-        return self
+    __slots__ = ()
 
-    return method
+    def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
+        recorder = _cursor_recorder(thing._adbc_telemetry.connection)
+        recorder.begin(self._operation, self._sql_of(args, kwargs))
+        return recorder
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        told.executed(result)
+        if result is not thing.__wrapped__:
+            return _follow_cursor(thing, result, told)
+        thing._adbc_telemetry.end()
+        object.__setattr__(thing, "_adbc_telemetry", told)
+        return thing
 
 
 @never_raises(_not_told)
-def _sql(args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> object:
-    """The statement's text: the first argument, by whichever name."""
+def _sql(args: Args, kwargs: Kwargs) -> object:
+    """The statement's text: the first argument, which may have any name."""
     sql = args[0] if args else next(iter(kwargs.values()), None)
     return sql[:200].decode("ascii", "replace") if isinstance(sql, bytes) else sql
+
+
+# A program may fetch each row by itself, so these two are spelt out: to pack and unpack their arguments would cost more
+# than to record.
 
 
 def _fetchone(self: Any, /, *args: Any, **kwargs: Any) -> Any:
@@ -216,30 +193,6 @@ def _fetchone(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         raise
     recorder.fetched(row is None)
     return row
-
-
-def _fetchmany(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-    recorder: StatementRecorder = self._adbc_telemetry
-    try:
-        rows = eval(*in_the_callers_place(partial(self.__wrapped__.fetchmany, *args, **kwargs)))
-    except BaseException as error:
-        recorder.fail(error)
-        leave_no_frames(error)
-        raise
-    recorder.fetched_many(self.__wrapped__, rows, args, kwargs)
-    return rows
-
-
-def _fetchall(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-    recorder: StatementRecorder = self._adbc_telemetry
-    try:
-        rows = eval(*in_the_callers_place(partial(self.__wrapped__.fetchall, *args, **kwargs)))
-    except BaseException as error:
-        recorder.fail(error)
-        leave_no_frames(error)
-        raise
-    recorder.fetched(True)
-    return rows
 
 
 def _next(self: Any) -> Any:
@@ -258,13 +211,13 @@ def _next(self: Any) -> Any:
     return row
 
 
-def _iter(self: Any) -> Any:
-    try:
-        rows = eval(*in_the_callers_place(self.__wrapped__.__iter__))
-    except BaseException as error:
-        leave_no_frames(error)
-        raise
-    return self if rows is self.__wrapped__ else _each(rows, self._adbc_telemetry)
+class _Iter(Watch):
+    """`__iter__` of a cursor, which may return the cursor itself or an iterator of its own."""
+
+    __slots__ = ()
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        return thing if result is thing.__wrapped__ else _each(result, told)
 
 
 def _each(rows: Iterator[Any], recorder: StatementRecorder) -> Iterator[Any]:
@@ -282,56 +235,29 @@ def _each(rows: Iterator[Any], recorder: StatementRecorder) -> Iterator[Any]:
     recorder.fetched(True)
 
 
-def _close_cursor(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-    recorder: StatementRecorder = self._adbc_telemetry
-    try:
-        result = eval(*in_the_callers_place(partial(self.__wrapped__.close, *args, **kwargs)))
-    except BaseException as error:
-        recorder.fail(error)
-        leave_no_frames(error)
-        raise
-    recorder.end()
-    return own(self, result)
+class _ConnectionExit(Watch):
+    """`__exit__` of a connection. Some drivers close it there, others end a transaction and leave it open."""
+
+    __slots__ = ()
+
+    def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
+        return thing
+
+    def fail(self, told: Any, error: BaseException) -> None:
+        _end_if_closed(told)
+
+    def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
+        _end_if_closed(thing)
+        return result
 
 
-def _leave_cursor(self: Any, /, *args: Any) -> Any:
-    try:
-        result = eval(*in_the_callers_place(partial(self.__wrapped__.__exit__, *args)))
-    except BaseException as error:
-        self._adbc_telemetry.fail(error)
-        leave_no_frames(error)
-        raise
-    self._adbc_telemetry.end()
-    return result
+def _end_if_closed(proxy: Any) -> None:
+    if is_closed(proxy.__wrapped__):
+        proxy._adbc_telemetry.connection.end()
 
 
 def _drop_cursor(self: Any) -> None:
     self._adbc_telemetry.end()
-
-
-def _close_connection(self: Any, /, *args: Any, **kwargs: Any) -> Any:
-    session: SessionRecorder = self._adbc_telemetry.connection
-    session.begin_close()
-    try:
-        result = eval(*in_the_callers_place(partial(self.__wrapped__.close, *args, **kwargs)))
-    except BaseException as error:
-        session.fail_close(error)
-        leave_no_frames(error)
-        raise
-    session.end()
-    return own(self, result)
-
-
-def _leave_connection(self: Any, /, *args: Any) -> Any:
-    # Some close the connection here, others end a transaction and stay open.
-    try:
-        return eval(*in_the_callers_place(partial(self.__wrapped__.__exit__, *args)))
-    except BaseException as error:
-        leave_no_frames(error)
-        raise
-    finally:
-        if is_closed(self.__wrapped__):
-            self._adbc_telemetry.connection.end()
 
 
 def _drop_connection(self: Any) -> None:

@@ -87,6 +87,11 @@ class SessionRecorder:
         self._open = [True]
         start_operation(session, CREATE_SESSION).emit()
 
+    @property
+    def connection(self) -> SessionRecorder:
+        """This recorder: the recorders of connections and of cursors can be asked alike for that of the connection."""
+        return self
+
     @never_raises(_no_statement)
     def begin(
         self, operation: Operation, arguments: Mapping[str, object]

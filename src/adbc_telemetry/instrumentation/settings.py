@@ -15,7 +15,7 @@ from adbc_telemetry.core.version import __version__
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.instrumentation import adbc, pep249
-from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_plain
+from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_pep249
 from adbc_telemetry.instrumentation.proxies import is_proxy
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.manager import TelemetryClientManager
@@ -54,7 +54,7 @@ class Settings:
             return connection
         if is_proxy(connection) or pep249.is_closed(connection):
             return connection
-        return pep249.follow(connection, lambda: self._start_session(facts_of_plain(connection), session_id))
+        return pep249.follow(connection, lambda: self._start_session(facts_of_pep249(connection), session_id))
 
     def _start_session(self, facts: Facts, session_id: str | None) -> SessionRecorder:
         system_configuration = detect_system_configuration(
