@@ -84,6 +84,8 @@ class ExportResult(Struct, frozen=True):
 
 NOTHING_EXPORTED: Final = ExportResult(ExportOutcome.DELIVERED)
 """The answer to an empty batch. It says nothing about the other side, which is not asked."""
+NOT_ENCODABLE: Final = "not a log, or a value that the wire cannot carry"
+"""The reason for rejecting a log that cannot be encoded."""
 
 
 @runtime_checkable

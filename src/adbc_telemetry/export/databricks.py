@@ -14,8 +14,8 @@ from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
-from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import NOT_ENCODABLE, Delivery, HttpTelemetryExporter
+from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.auth import Auth
 from adbc_telemetry.transport.retry import RetryingTransport

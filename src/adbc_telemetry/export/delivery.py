@@ -16,8 +16,6 @@ from adbc_telemetry.transport.errors import (
 from adbc_telemetry.transport.retry import RetryingTransport
 
 _PAYLOAD_TOO_LARGE: Final = 413
-NOT_ENCODABLE: Final = "not a log, or a value that the wire cannot carry"
-"""The reason that is given for a log that was rejected because it cannot be encoded."""
 
 Item = TypeVar("Item")
 

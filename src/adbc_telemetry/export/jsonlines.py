@@ -10,6 +10,7 @@ from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder
 from adbc_telemetry.export.base import (
+    NOT_ENCODABLE,
     NOTHING_EXPORTED,
     AbleExporter,
     ExportOutcome,
@@ -59,7 +60,7 @@ class JsonLinesTelemetryExporter(AbleExporter):
             outcome=ExportOutcome.DELIVERED if lines else ExportOutcome.REJECTED,
             delivered=len(lines),
             rejected=rejected,
-            reason="not a log, or a value that the wire cannot carry" if rejected else None,
+            reason=NOT_ENCODABLE if rejected else None,
         )
 
     def hold_nothing_open(self) -> bool:

@@ -16,8 +16,8 @@ from msgspec import Struct
 from adbc_telemetry.config import Compression, TelemetryConfiguration
 from adbc_telemetry.core.guard import logger, never_raises
 from adbc_telemetry.core.hosts import is_secure, normalize_host
-from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import NOT_ENCODABLE, Delivery, HttpTelemetryExporter
+from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.retry import RetryingTransport
 
