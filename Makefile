@@ -92,5 +92,9 @@ bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python benchmarks/run.py --docs docs $(BENCH_ARGS)
 	$(BENCH_VENV)/bin/python benchmarks/instrumentation.py
 
+# The picture alone, from the run that is there.
+chart: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python benchmarks/chart.py docs/performance.json docs/performance.svg
+
 clean:
 	rm -rf $(VENV) $(VENV)-* $(BENCH_VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
