@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test faults lint format bench clean
+.PHONY: demo test quick check faults coverage pythons lint format bench chart clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -36,13 +36,43 @@ demo: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest
 
+# The quick tests, by a rule that needs no list: see tests/conftest.py.
+quick: $(STAMP)
+	$(BIN)/python -m pytest tests/unit --quick --quiet -rfE --durations 5
+
+# Less than a minute: one core lints while the other one tests.
+check: $(STAMP)
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync lint quick
+
 faults: $(STAMP)
 	$(BIN)/python -m pytest tests/faults --faults-table docs/faults.md
+
+# Unit tests and fault suite; CONTRIBUTING.md tells what they do not reach.
+coverage: $(STAMP)
+	$(BIN)/python -m coverage erase
+	-$(BIN)/python -m coverage run -m pytest tests/unit tests/faults --quiet
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
+
+# `make test` by each Python that the project claims and this machine has: make pythons PYTHONS=3.13 TARGET=quick
+PYTHONS := 3.10 3.11 3.12 3.13
+TARGET := test
+pythons:
+	@for version in $(PYTHONS); do \
+	  if python$$version -c '' 2>/dev/null; then \
+	    echo "Python $$version:"; \
+	    $(MAKE) --no-print-directory PYTHON=python$$version VENV=.venv-$$version $(TARGET) || exit 1; \
+	  else \
+	    echo "Python $$version: not installed, left out"; \
+	  fi; \
+	done
 
 lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
+	$(BIN)/typos
 	$(BIN)/python -m mypy
+	$(BIN)/basedpyright
 	$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
 
 format: $(STAMP)
@@ -62,5 +92,9 @@ bench: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python benchmarks/run.py --docs docs $(BENCH_ARGS)
 	$(BENCH_VENV)/bin/python benchmarks/instrumentation.py
 
+# The picture alone, from the run that is there.
+chart: $(BENCH_STAMP)
+	$(BENCH_VENV)/bin/python benchmarks/chart.py docs/performance.json docs/performance.svg
+
 clean:
-	rm -rf $(VENV) $(BENCH_VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* $(BENCH_VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

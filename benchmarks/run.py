@@ -302,7 +302,7 @@ def write_docs(run: Mapping[str, Any], folder: Path) -> None:
     """`performance.json`, the picture, and the tables between the markers of `performance.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "performance.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
-    (folder / "performance.svg").write_text(chart.draw(run), encoding="utf-8")
+    chart.draw(run, folder / "performance.svg")
     page = folder / "performance.md"
     text = page.read_text(encoding="utf-8") if page.exists() else f"# Performance\n\n{BEGIN}\n{END}\n"
     before, _, rest = text.partition(BEGIN)

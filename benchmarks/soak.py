@@ -1,4 +1,4 @@
-"""Hours of a bad day in minutes: many connections, several hosts that fall ill at random, and accounts that close.
+"""Hours of a bad day in minutes: many connections, several hosts that fail at random, and accounts that close.
 
     python benchmarks/soak.py [--seed N] [--seconds S] [--json FILE]
 
@@ -155,7 +155,7 @@ class Life:
         self.sent = 0
 
     def enqueue(self) -> None:
-        with self._lock:  # so that `sent` is exact whenever nobody is calling
+        with self._lock:  # so that `sent` is exact while no producer is calling
             number = next(self._numbers)
             self.sent += 1
         # A kilobyte of its own each, so that it shows when they are kept.
@@ -234,7 +234,7 @@ class Lives:
 
 
 class LongLived:
-    """A client of a host that stays, but for being closed and made anew now and then."""
+    """A client of a host that stays; from time to time the client is closed and made anew."""
 
     def __init__(self, host: int, servers: Servers, lives: Lives, options: Options) -> None:
         self.host = host
@@ -270,7 +270,7 @@ class LongLived:
 
 
 class Gate:
-    """Stops the producers between two calls, so that an account can be looked at while nobody is calling."""
+    """Stops the producers between two calls, so that an account can be read while no producer is calling."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -398,7 +398,7 @@ def torment(soak: Soak, samples: Samples) -> None:
 
 
 def change_a_fault(soak: Soak, rng: random.Random) -> None:
-    fault = "well" if rng.random() < 0.5 else rng.choice(FAULTS)
+    fault = "healthy" if rng.random() < 0.5 else rng.choice(FAULTS)
     soak.servers.order("fault", host=rng.randrange(soak.options.hosts), fault=fault)
     soak.done["changes of fault"] += 1
 
@@ -591,7 +591,7 @@ def run(options: Options) -> dict[str, Any]:
     costs = samples.check(violations)
     book = servers.order("book")
     servers.close()
-    expect(not book["unknown"], f"accepted from clients that nobody knows: {book['unknown']}")
+    expect(not book["unknown"], f"accepted from unknown clients: {book['unknown']}")
     violations.found += book["violations"]
     return {
         "options": asdict(options),

@@ -1,11 +1,11 @@
-"""The other side of `soak.py`: endpoints that fall ill as told, and the book of what they have accepted.
+"""The other side of `soak.py`: endpoints that fail when they are told to, and the book of what they have accepted.
 
 A process of its own, so that memory, threads and descriptors of the client's process are those of the client
 alone, and so that the book may grow. Speaks lines of JSON over its standard input and output.
 
 An event's id is `key:number`, where the key is that of one client's life. An event is accepted for sure when the
 answer that said so has certainly been read (another request came on the same connection), and perhaps where
-nobody can tell. What the client counts as delivered has to lie between.
+it is unknown. What the client counts as delivered has to lie between.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ class Books:
             return sure, perhaps
 
     def unknown(self) -> list[str]:
-        """Keys that nobody has settled."""
+        """Keys without an outcome."""
         with self._lock:
             return sorted(self._books)
 
@@ -209,7 +209,7 @@ def _acceptance(count: int) -> bytes:
 
 # What to do with a request; False where that ends the connection.
 _FAULTS: Final[dict[str, Callable[[Connection, list[str]], bool]]] = {
-    "well": Connection.accept,
+    "healthy": Connection.accept,
     "500": lambda connection, ids: connection.answer(500),
     "503": lambda connection, ids: connection.answer(503, b"busy"),
     "429": lambda connection, ids: connection.answer(429, headers="Retry-After: 1\r\n"),
@@ -230,7 +230,7 @@ class Endpoint:
     def __init__(self, index: int, seed: int, books: Books) -> None:
         self.index = index
         self.books = books
-        self.fault = "well"
+        self.fault = "healthy"
         self.rng = random.Random(f"{seed} server {index}")
         self._connections: set[socket.socket] = set()
         self._lock = threading.Lock()  # guards _connections
@@ -260,7 +260,9 @@ class Endpoint:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._listener.close()
-        self._listener = self._bind()  # bound, and so nobody else's; not listening, and so refused
+        self._listener = (
+            self._bind()
+        )  # bound, so the port is taken; not listening, so connections are refused
         with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):

@@ -1,10 +1,17 @@
-"""What every test starts from and has to leave behind: no opt-out in the environment, no thread, no client."""
+"""What every test starts from and has to leave behind: no opt-out in the environment, no thread, no client.
+
+`pytest --quick` runs the tests of `tests/unit` that are not marked `slow`. A test that starts a process, or needs a
+database server, is skipped when it does so: it needs no mark.
+"""
 
 from __future__ import annotations
 
+import gc
 import os
+import subprocess
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -21,7 +28,47 @@ from support.waiting import wait_until
 settings.register_profile(
     "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
+settings.register_profile("quick", settings.get_profile("tests"), max_examples=20)
 settings.load_profile("tests")
+
+UNIT = Path(__file__).parent / "unit"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--quick", action="store_true", help="run the quick tests only: those of `make check`")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.getoption("quick"):
+        settings.load_profile("quick")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if config.getoption("quick"):
+        slow = [
+            item for item in items if not item.path.is_relative_to(UNIT) or item.get_closest_marker("slow")
+        ]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
+def pytest_collection_finish() -> None:
+    """Many tests collect garbage: what has been imported by now is none, and need not be looked through each time."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.fixture(autouse=True)
+def no_processes_among_quick_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skips a quick test at the moment that it starts a process."""
+
+    def skip(*_: object, **__: object) -> None:
+        pytest.skip("starts a process, and so is none of the quick tests")
+
+    if request.config.getoption("quick"):
+        monkeypatch.setattr(subprocess.Popen, "__init__", skip)
+        if hasattr(os, "fork"):
+            monkeypatch.setattr(os, "fork", skip)
 
 
 def our_threads() -> list[str]:
@@ -58,7 +105,9 @@ def server() -> Iterator[TelemetryServer]:
 
 
 @pytest.fixture(scope="session")
-def postgres() -> Iterator[PostgresServer]:
+def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
+    if request.config.getoption("quick"):
+        pytest.skip("needs a database server, and so is none of the quick tests")
     binaries, reason = find_binaries(), why_not()
     if binaries is None or reason:
         pytest.skip(reason or "")

@@ -1,10 +1,10 @@
-"""Feature flags of the server: whether it wants telemetry from those who have not said a word about it.
+"""Feature flags of the server: whether it turns telemetry on for users who have not decided.
 
     FeatureFlagManager.get_instance().telemetry_enabled(host, config, auth=...)
 
-The user has the last word, in either direction, and then the server is not even asked. Flags are looked up in
-memory only: a look-up that finds them missing or stale has them fetched on the sender's side and goes by what
-it has, which at first is nothing, and so off.
+If the user has decided, either way, the server is not even asked. A look-up only reads memory. If it finds the flags
+missing or stale, it starts a fetch on the sender's side and goes by what it has. At first it has nothing, so telemetry
+is off.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
 from adbc_telemetry.transport.errors import HttpStatusError
 
 TELEMETRY_FLAG: Final = "databricks.partnerplatform.clientConfigsFeatureFlags.enableTelemetryForAdbc"
-"""The flag that turns telemetry on, as the C# ADBC driver calls it. Those of other drivers end in their own names:
-`enableTelemetryForPythonDriver` is databricks-sql-connector's."""
+"""The flag that turns telemetry on, named as in the C# ADBC driver. Other drivers have their own:
+databricks-sql-connector uses `enableTelemetryForPythonDriver`."""
 
 CLIENT_NAME: Final = "ADBC"
-"""The driver that flags are asked for, as the C# ADBC driver names itself; databricks-sql-connector is `PYTHON`."""
+"""The client name in the request for flags, as the C# ADBC driver sends it; databricks-sql-connector sends `PYTHON`."""
 
 DEFAULT_TTL_SECONDS: Final = FeatureFlagsResponse().ttl_seconds
 MAX_TTL_SECONDS: Final = 86_400.0
 BACKOFF_SECONDS: Final = 60.0
-"""How long a server that did not answer is left alone, unless it asks for longer."""
+"""Seconds until the next fetch after one that failed, unless the server asks for more."""
 
 
 class _Fetched(Struct, frozen=True):
-    """How a fetch ended: the new flags, or None to go on with the old ones, and for how long."""
+    """How a fetch ended: the new flags, or None to keep the old ones, and how many seconds they hold."""
 
     flags: Mapping[str, str] | None = None
     seconds: float = BACKOFF_SECONDS
@@ -58,19 +58,19 @@ def _not_started(error: Exception, flags: FeatureFlags, auth: Auth | None) -> No
 
 
 class FeatureFlags:
-    """The flags of one host. Thread-safe; survives a fork. No look-up blocks, none raises.
+    """The flags of one host. Thread-safe; survives a fork. A look-up never blocks and never raises.
 
     Args:
         host: a host or an http(s) URL.
         config: `request_timeout_ms` bounds a fetch.
-        client_name: the driver that flags are asked for.
-        client_version: its version; this package's where nobody says.
-        auth: returns the headers that authenticate a fetch, unless a look-up brings its own; called on the
+        client_name: the driver that the flags are for.
+        client_version: the driver's version; None for this package's.
+        auth: returns the headers that authenticate a fetch, unless the look-up brings its own `auth`; called on the
             sender's side.
-        clock: what tells the age of flags.
+        clock: returns seconds; tells the age of the flags.
 
     Raises:
-        ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
+        ValueError: `host` names no host, or `auth` is given and `host` is plain HTTP to another machine.
         TypeError: `host` is no string, or `auth` cannot be called.
     """
 
@@ -97,7 +97,7 @@ class FeatureFlags:
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """The child keeps the flags; a fetch under way is the parent's."""
+        """The child keeps the flags. It has no thread that would end a fetch under way."""
         self._lock = RLock()  # guards _flags, _fetch_after and _fetching
         self._fetching = False
 
@@ -107,12 +107,12 @@ class FeatureFlags:
         return self._host
 
     def get(self, name: str, *, auth: Auth | None = None) -> str | None:
-        """The value of a flag, as far as it is known by now; None where it is not.
+        """The value of a flag as far as it is known by now, else None.
 
         Args:
             name: the flag's full name.
-            auth: authenticates the fetch, if this look-up starts one. It is not kept after that, so that no
-                connection lives on, or is spoken for, because its flags were looked up.
+            auth: authenticates the fetch if this look-up starts one. It is not kept after that: a connection that
+                has looked up a flag must not be kept alive, nor its credentials used for another.
         """
         if opted_out():
             return None
@@ -125,18 +125,18 @@ class FeatureFlags:
         return value
 
     def is_on(self, name: str, *, auth: Auth | None = None) -> bool:
-        """Whether a flag is known to be `true`. Arguments are those of `get`."""
+        """Whether a flag is known to be `true`. It takes the arguments of `get`."""
         return (self.get(name, auth=auth) or "").strip().lower() == "true"
 
     def telemetry_enabled(
         self, config: TelemetryConfiguration, *, auth: Auth | None = None, flag: str = TELEMETRY_FLAG
     ) -> bool:
-        """Whether events may be recorded: what the user said, or `flag` where nobody said a word.
+        """Whether events may be recorded: what the user has decided, else what `flag` says.
 
         Args:
-            config: its `consent` is the user's word; the environment's no beats a yes of the program.
-            auth: as of `get`.
-            flag: the flag that decides.
+            config: its `consent` is the user's decision. A no in the environment beats it.
+            auth: see `get`.
+            flag: the flag that decides if the user has not.
         """
         if config.consent is False or opted_out():
             return False
@@ -145,10 +145,12 @@ class FeatureFlags:
     @never_raises(_not_started)
     def _fetch_soon(self, auth: Auth | None) -> None:
         user = object()
-        threads = sender.attach(user)  # for as long as it takes: there may be no client yet that keeps them
+        threads = sender.attach(
+            user
+        )  # until the fetch is over: there may be no client yet that keeps the threads
 
         def fetch() -> None:
-            fetched = _Fetched()  # should even a SystemExit, of somebody's `auth`, end it
+            fetched = _Fetched()  # in case a SystemExit of `auth` ends it
             try:
                 fetched = self._fetch(auth)
             finally:
@@ -180,10 +182,10 @@ class FeatureFlags:
 
 
 def _parsed(body: bytes | None) -> _Fetched:
-    """The flags of an answer and for how long they hold. What is not as it should be in it is passed over.
+    """The flags of an answer and how long they hold. An entry that makes no sense is skipped.
 
     Raises:
-        ValueError, msgspec.MsgspecError: it is no answer at all.
+        ValueError, msgspec.MsgspecError: the whole answer makes no sense.
     """
     if body is None:
         raise ValueError("the answer is too long")
@@ -202,7 +204,7 @@ def _parsed(body: bytes | None) -> _Fetched:
 
 
 class FeatureFlagManager:
-    """The flags of this process, one set a host. They outlive connections, and hold on to none."""
+    """The flags of this process, one set per host. They outlive connections, and keep none alive."""
 
     def __init__(self) -> None:
         self._flags: dict[str, FeatureFlags] = {}
@@ -215,7 +217,7 @@ class FeatureFlagManager:
 
     @staticmethod
     def get_instance() -> FeatureFlagManager:
-        """The one of this process."""
+        """The manager of this process."""
         return _instance
 
     def get_feature_flags(
@@ -226,10 +228,10 @@ class FeatureFlagManager:
         client_name: str = CLIENT_NAME,
         client_version: str | None = None,
     ) -> FeatureFlags:
-        """The flags of `host`, made by these arguments where there are none yet.
+        """The flags of `host`; made with these arguments if there are none yet.
 
         Raises:
-            ValueError, TypeError: `host` names none.
+            ValueError, TypeError: `host` names no host.
         """
         name = normalize_host(host)
         with self._lock:
@@ -246,14 +248,14 @@ class FeatureFlagManager:
         """Whether events for `host` may be recorded; see `FeatureFlags.telemetry_enabled`.
 
         Raises:
-            ValueError: `host` names none, or `auth` is given and `host` is plain HTTP to another machine.
+            ValueError: `host` names no host, or `auth` is given and `host` is plain HTTP to another machine.
             TypeError: `host` is no string, or `auth` cannot be called.
         """
         flags = self.get_feature_flags(host, config)
         return flags.telemetry_enabled(config, auth=checked_auth(flags.host, auth))
 
     def remove_feature_flags(self, host: str) -> None:
-        """Forget the flags of `host`. Without any, nothing happens."""
+        """Forget the flags of `host`. Does nothing if there are none."""
         name = normalize_host(host)
         with self._lock:
             self._flags.pop(name, None)

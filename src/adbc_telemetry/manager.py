@@ -1,14 +1,15 @@
-"""TelemetryClientManager: one client a host, shared by all connections through leases.
+"""TelemetryClientManager: one client per host, shared by all connections through leases.
 
-A holder, the client of a host with its leases, goes one way:
+A holder is the client of a host with its leases:
 
-    serving     it has leases; `acquire` adds one
-    draining    the last lease is being released, and the client flushes; `acquire` still adds one, and then it
-                serves on: nothing was closed, so nobody had to wait and there never are two clients
-    closing     nothing is left to send, the client closes; `acquire` waits for that moment
-    gone        the next `acquire` makes a new holder
+    state      what it means                                        what `acquire` does
+    serving    it has live leases                                   adds a lease
+    draining   the last lease is being released; the client         adds a lease: nothing was closed, so the holder
+               flushes                                              serves on, and there are never two clients
+    closing    the client closes                                    waits until the holder is gone
+    gone       the client is closed, its circuit breaker too        makes a new holder
 
-All of that is guarded by one lock, which is never held while anything is sent.
+One lock guards all of that. It is never held while anything is sent.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping
+from enum import Enum
 
 from adbc_telemetry.client import TelemetryClient
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
@@ -30,25 +32,73 @@ from adbc_telemetry.pipeline.shutdown import close_together
 from adbc_telemetry.transport.auth import Auth, checked_auth
 
 
+class HolderState(Enum):
+    """See the module."""
+
+    SERVING = "serving"
+    DRAINING = "draining"
+    CLOSING = "closing"
+    GONE = "gone"
+
+
 class TelemetryClientHolder:
-    """A client, and who uses it. Guarded by the manager's lock."""
+    """A client and its leases. Guarded by the manager's lock; each step says whether this call took it."""
 
     def __init__(self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None) -> None:
-        self.leases: list[TelemetryClientLease] = []
-        self.closing = False
+        self._leases: list[TelemetryClientLease] = []
+        self._state = HolderState.SERVING
         self.gone = ReentrantEvent()
-        # Where no credentials may go, none are asked for: `acquire` has refused a lease that brings some.
+        # Where credentials may not go, none are asked for: `acquire` has refused a lease that brings some.
         auth = self.authenticate if is_secure(host) else None
         self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
 
+    @property
+    def state(self) -> HolderState:
+        """See the module."""
+        return self._state
+
     def live_leases(self) -> list[TelemetryClientLease]:
-        """Those that have not been released."""
-        return [lease for lease in tuple(self.leases) if not lease.released]
+        """The leases that have not been released."""
+        return [lease for lease in tuple(self._leases) if not lease.released]
+
+    def add(self, lease: TelemetryClientLease) -> None:
+        """Serve, or serve on."""
+        self._leases.append(lease)
+        self._state = HolderState.SERVING
+
+    def release(self, lease: TelemetryClientLease) -> bool:
+        """Take a lease back; from serving to draining where it was the last one: it stays, for its `auth`."""
+        lease.released = True
+        if self.live_leases():
+            self._leases.remove(lease)
+            return False
+        if self._state is HolderState.SERVING:
+            self._state = HolderState.DRAINING
+        return True
+
+    def begin_close_when_drained(self, lease: TelemetryClientLease) -> bool:
+        """From draining to closing, unless the client has been acquired anew, or another task closes it."""
+        if self._state is HolderState.SERVING:
+            self._leases.remove(lease)
+            return False
+        return self._state is HolderState.DRAINING and self.begin_close()
+
+    def begin_close(self) -> bool:
+        """From serving or draining to closing."""
+        if self._state not in (HolderState.SERVING, HolderState.DRAINING):
+            return False
+        self._state = HolderState.CLOSING
+        return True
+
+    def end(self) -> None:
+        """From closing to gone. `gone` is to be set without the lock."""
+        self._state = HolderState.GONE
+        self._leases.clear()
 
     def authenticate(self) -> Mapping[str, str] | None:
         """The headers by the newest live lease that has any. Called on the sender's side, for every request."""
-        # The last lease of all stays in use, also when released, until what it has left is sent.
-        for lease in reversed(self.live_leases() or tuple(self.leases)):
+        # While the client drains, the last lease authenticates although it is released.
+        for lease in reversed(self.live_leases() or tuple(self._leases)):
             if lease.auth is not None:
                 return lease.auth()
         return None
@@ -82,11 +132,10 @@ class TelemetryClientLease:
         return self._manager._release(self, self._holder, timeout)
 
     def release_soon(self) -> None:
-        """`release` on the sender's side: returns at once. For destructors, which must not wait, nor lock."""
+        """`release` on the sender's side: returns at once. For destructors, which must not wait or lock."""
         if not self._holder.client.run_soon(self.release):
-            self.released = (
-                True  # telemetry is off, or the client has been closed: there is nothing to wait for
-            )
+            # Telemetry is off, or the client is closed: there is nothing to wait for.
+            self.released = True
 
     def __enter__(self) -> TelemetryClientLease:
         return self
@@ -96,7 +145,7 @@ class TelemetryClientLease:
 
 
 class TelemetryClientManager:
-    """The clients of this process, one a host. Thread-safe."""
+    """The clients of this process, one per host. Thread-safe."""
 
     def __init__(self) -> None:
         self._holders: dict[str, TelemetryClientHolder] = {}
@@ -107,7 +156,8 @@ class TelemetryClientManager:
         """Another thread of the parent may have held the lock, or been about to close a client."""
         # Guards _holders and every holder. Reentrant, for the sake of destructors and signal handlers.
         self._lock = RLock()
-        self._holders = {host: holder for host, holder in self._holders.items() if not holder.closing}
+        open_states = (HolderState.SERVING, HolderState.DRAINING)
+        self._holders = {host: each for host, each in self._holders.items() if each.state in open_states}
 
     @staticmethod
     def get_instance() -> TelemetryClientManager:
@@ -141,12 +191,12 @@ class TelemetryClientManager:
         while True:
             with self._lock:
                 holder = self._holders.get(name)
-                closing = holder is not None and holder.closing
+                closing = holder is not None and holder.state is HolderState.CLOSING
                 if holder is None or (not closing and (holder.client.is_open or holder.client.is_closed)):
                     return self._lease(name, holder, config, auth, exporter)
             if closing:
                 holder.gone.wait()
-            else:  # somebody closes the client without the manager; wait for that, so that there never are two
+            else:  # the program closes the client without the manager: wait, so that there are never two
                 holder.client.close()
 
     def _lease(
@@ -167,7 +217,7 @@ class TelemetryClientManager:
             if holder is not made:
                 made.client.close(0)
         lease = TelemetryClientLease(self, holder, auth)
-        holder.leases.append(lease)
+        holder.add(lease)
         return lease
 
     def ref_count(self, host: str) -> int:
@@ -193,7 +243,7 @@ class TelemetryClientManager:
         with self._lock:
             holders = dict(self._holders)
             for holder in holders.values():
-                holder.closing = True  # whoever acquires meanwhile waits, so that there never are two
+                holder.begin_close()  # `acquire` waits from now on, so that there are never two clients
         clients = [holder.client for holder in holders.values()]
         close_together(clients, timeout)
         for name, holder in holders.items():
@@ -205,26 +255,17 @@ class TelemetryClientManager:
     def _release(
         self, lease: TelemetryClientLease, holder: TelemetryClientHolder, timeout: float | None
     ) -> bool:
-        if sys.is_finalizing():  # a thread may have ended with a lock
+        if sys.is_finalizing():  # a thread may have ended while it held the lock
             return False
         client = holder.client
         deadline = client.close_deadline(timeout)
         with self._lock:
-            if lease.released:
+            if lease.released or not holder.release(lease):
                 return True
-            lease.released = True
-            if holder.live_leases():
-                holder.leases.remove(lease)
-                return True
-        # The last one. Its `auth` stays in use for what is left to send.
         drained = client.flush(max(0.0, deadline - time.monotonic()))
         with self._lock:
-            if holder.live_leases():  # acquired anew meanwhile
-                holder.leases.remove(lease)
+            if not holder.begin_close_when_drained(lease):
                 return drained
-            if holder.closing:  # by another who also was the last
-                return drained
-            holder.closing = True
         try:
             closed = client.close(max(0.0, deadline - time.monotonic()))
         finally:
@@ -237,7 +278,7 @@ class TelemetryClientManager:
                 del self._holders[name]
                 # In the same step, so that the breaker of a host lives exactly as long as its client.
                 CircuitBreakerManager.get_instance().remove_circuit_breaker(name)
-            holder.leases.clear()
+            holder.end()
         holder.gone.set()
 
 

@@ -6,14 +6,21 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+import os
+import socket
+from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
+from faults.network import NAME
 from faults.scenario import Scenario, write_table
+from support.endpoints import TlsTelemetryServer, server_context
 
 _SCENARIOS = pytest.StashKey[list[Scenario]]()
+_FAILED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -34,17 +41,58 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Scenario]:
     )
     assert scenario.injected, "a scenario's docstring says what is injected"
     yield scenario
-    if not hasattr(request.node, "failed_in_call"):
+    if _FAILED not in request.node.stash:
         assert scenario.told, "a scenario ends with fault.settled() or fault.seen()"
         request.config.stash[_SCENARIOS].append(scenario)
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
-    outcome = yield
-    report = outcome.get_result()
+@pytest.fixture(autouse=True)
+def nothing_of_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "SSL_CERT_DIR"):
+            monkeypatch.delenv(name)
+
+
+@pytest.fixture(scope="module")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+@pytest.fixture
+def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
+    """An authority that the environment trusts, the way that OpenSSL is told of one."""
+    bundle = tmp_path / "authority.pem"
+    authority.cert_pem.write_to_path(bundle)
+    monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
+    return authority
+
+
+@pytest.fixture
+def tls_server(trusted: trustme.CA) -> Iterator[TlsTelemetryServer]:
+    with TlsTelemetryServer(server_context(trusted.issue_cert("127.0.0.1", NAME))) as running:
+        yield running
+
+
+@pytest.fixture
+def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names that are looked up; `telemetry.example` is this machine."""
+    names: list[str] = []
+    real = socket.getaddrinfo
+
+    def getaddrinfo(host: Any, *args: Any, **kwargs: Any) -> Any:
+        names.append(host)
+        return real("127.0.0.1" if host == NAME else host, *args, **kwargs)
+
+    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    return names
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
     if report.when == "call" and not report.passed:
-        item.failed_in_call = True
+        item.stash[_FAILED] = True
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

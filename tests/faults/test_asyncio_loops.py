@@ -1,4 +1,4 @@
-"""Event loops: never blocked, may be cancelled, and may go away while somebody waits in them."""
+"""Event loops: never blocked, may be cancelled, and may close while a coroutine waits in them."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import random
 import sys
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
 import pytest
 
-from adbc_telemetry import ExportResult, InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
-from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry import InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
+from adbc_telemetry.testing import GatedExporter
 from faults.scenario import Scenario
 from support.logs import make_log, make_logs
 from support.process import run_program
@@ -27,7 +27,7 @@ def configuration(**settings: object) -> TelemetryConfiguration:
 
 def watchers(client: TelemetryClient) -> list[object]:
     """The barriers that loops wait at; threads wait at others."""
-    return [barrier for barrier in client._barriers if barrier._tell is not None]
+    return [barrier for barrier in client._flow.barriers._raised if barrier.notify is not None]
 
 
 class Lag:
@@ -56,24 +56,6 @@ class Lag:
             ticking.cancel()
             with suppress(asyncio.CancelledError):
                 await ticking
-
-
-class Gated(InMemoryTelemetryExporter):
-    """Holds every export until `gate` is set, or the exporter is closed."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.gate = threading.Event()
-        self.entered = threading.Event()
-
-    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
-        self.entered.set()
-        self.gate.wait(20)
-        return super().export(logs, deadline=deadline)
-
-    def close(self) -> None:
-        super().close()
-        self.gate.set()
 
 
 # The loop's lag. Its bound is far below what each call takes, and far above what a busy machine adds.
@@ -124,7 +106,7 @@ def test_a_slow_endpoint_while_the_loop_flushes_and_closes(fault: Scenario, serv
     assert fault.delivered == 2
 
 
-def test_nobody_listens_while_the_loop_flushes_and_closes(fault: Scenario) -> None:
+def test_the_endpoint_refuses_while_the_loop_flushes_and_closes(fault: Scenario) -> None:
     """The port refuses connections, and each batch is tried six times with back-offs."""
     lag = Lag()
 
@@ -221,7 +203,7 @@ def test_a_call_runs_into_the_programs_own_timeout(fault: Scenario, way: str) ->
     """The endpoint hangs; the program puts `aflush` and `aclose` under a timeout of its own."""
     if way == "timeout" and sys.version_info < (3, 11):
         pytest.skip("asyncio.timeout is of 3.11")
-    exporter = Gated()
+    exporter = GatedExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
 
     async def within(call: Awaitable[bool], seconds: float) -> None:
@@ -289,8 +271,8 @@ def test_loops_and_threads_share_a_client(fault: Scenario, server: TelemetryServ
 
 
 def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
-    """A loop is closed under an `aflush` and an `aclose`, which nobody has cancelled."""
-    exporter = Gated()
+    """A loop is closed under an `aflush` and an `aclose`, which were not cancelled."""
+    exporter = GatedExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
     client.enqueue(make_log())
     loop = asyncio.new_event_loop()
@@ -305,7 +287,7 @@ def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
     for task in tasks:
         coroutine = task.get_coro()
         with suppress(RuntimeError):  # of the loop that is closed
-            coroutine.close()  # type: ignore[union-attr]
+            coroutine.close()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     fault.settled(client.stats(), sent=1, arrived=[log.frontend_log_event_id for log in exporter.logs])
     assert fault.delivered == 1
@@ -329,7 +311,7 @@ def test_two_tasks_and_two_loops_close_a_client(fault: Scenario, server: Telemet
         release.set()
 
     jobs: list[Callable[[], object]] = [let_go, *[lambda: ended.append(asyncio.run(close()))] * 2]
-    run_in_threads(3, lambda index: jobs[index]() and None)
+    run_in_threads(3, lambda index: jobs[index]())
     assert ended == [[True] * 4] * 2
     client.enqueue(make_log())
     fault.settled(client.stats(), sent=2, arrived=server.accepted)
@@ -361,7 +343,12 @@ def test_the_loop_ends_and_then_the_program(fault: Scenario, server: TelemetrySe
     then the program ends."""
     release = threading.Event()
     server.replies.append(Reply(release=release))
-    threading.Thread(target=lambda: wait_until(lambda: server.requests) or release.set(), daemon=True).start()
+
+    def release_the_request() -> None:
+        wait_until(lambda: server.requests)
+        release.set()
+
+    threading.Thread(target=release_the_request, daemon=True).start()
     out = run_program(
         """
         import asyncio

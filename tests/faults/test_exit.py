@@ -325,7 +325,7 @@ def server_that_takes_anything(server: TelemetryServer) -> str:
 
 
 def test_a_late_handler_and_a_spool(fault: Scenario, tmp_path: Path) -> None:
-    """Nobody listens: what the exit could not deliver, and what a late handler has, is in the spool."""
+    """The port refuses connections: what the exit could not deliver, and what a late handler has, is in the spool."""
     spool = tmp_path / "spool"
     out = run_late(
         """

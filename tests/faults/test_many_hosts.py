@@ -85,14 +85,14 @@ def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
             enqueue(client, 1)
         wait_until(lambda: all(client.stats().in_flight for client in dead))
         began = time.monotonic()
-        with TelemetryClient(server.url, config) as well:
-            enqueue(well, 1)
-            assert well.flush(5)
+        with TelemetryClient(server.url, config) as healthy:
+            enqueue(healthy, 1)
+            assert healthy.flush(5)
             seconds = time.monotonic() - began
         # Two of them keep their worker to themselves again, as degraded.
-        wait_until(lambda: sum(client.is_degraded for client in dead) >= 1)
+        wait_until(lambda: sum(client._delivery.is_degraded for client in dead) >= 1)
         close_together(dead)
-    stats = [well.stats(), *(client.stats() for client in dead)]
+    stats = [healthy.stats(), *(client.stats() for client in dead)]
     fault.seen(sent=8, delivered=len(server.accepted), lost=lost_of(stats), seconds=seconds)
     assert fault.delivered == 1
 
@@ -110,16 +110,16 @@ def test_an_export_that_was_interrupted_for_others_is_sent_all_the_same(fault: S
         for client in slow:
             enqueue(client, 10)
         wait_until(lambda: len(server.requests) == 7)
-        with TelemetryClient(prompt.url, config) as well:
-            enqueue(well, 10)
-            assert well.flush(10)
-        interrupted = [client for client in slow if client.is_degraded]
+        with TelemetryClient(prompt.url, config) as healthy:
+            enqueue(healthy, 10)
+            assert healthy.flush(10)
+        interrupted = [client for client in slow if client._delivery.is_degraded]
         assert interrupted
         release.set()
         assert all(client.flush(10) for client in slow)
         close_together(slow)
         arrived = {*server.accepted, *prompt.accepted}
-    stats = [well.stats(), *(client.stats() for client in slow)]
+    stats = [healthy.stats(), *(client.stats() for client in slow)]
     assert all(one.delivered == 10 for one in stats)
     fault.seen(sent=80, delivered=len(arrived), lost=lost_of(stats))
 
@@ -145,9 +145,9 @@ def test_foreign_exporters_that_hang_in_every_worker(fault: Scenario) -> None:
         enqueue(client, 1)
     wait_until(lambda: all(client.stats().in_flight for client in hanging))
     began = time.monotonic()
-    with TelemetryClient("well", config, exporter=InMemoryTelemetryExporter()) as well:
-        enqueue(well, 1)
-        assert well.flush(10)
+    with TelemetryClient("healthy", config, exporter=InMemoryTelemetryExporter()) as healthy:
+        enqueue(healthy, 1)
+        assert healthy.flush(10)
         seconds = time.monotonic() - began
         assert len(sender_threads()) <= 15
         gate.set()
@@ -155,7 +155,7 @@ def test_foreign_exporters_that_hang_in_every_worker(fault: Scenario) -> None:
         # Those that were given up end as soon as they are let go.
         wait_until(lambda: len(sender_threads()) <= 8)
     close_together(hanging)
-    stats = [well.stats(), *(client.stats() for client in hanging)]
+    stats = [healthy.stats(), *(client.stats() for client in hanging)]
     fault.seen(sent=8, delivered=sum(one.delivered for one in stats), lost=lost_of(stats), seconds=seconds)
     assert fault.delivered == 8
 
@@ -179,7 +179,7 @@ def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
         for client in (*asleep, *recovering):  # degraded, from now on
             enqueue(client, 1)
             assert client.flush(10)
-            assert client.is_degraded
+            assert client._delivery.is_degraded
         for client in asleep:
             enqueue(client, 1)
         wait_until(lambda: len(quiet.requests) == 3 * len(asleep))
@@ -195,20 +195,20 @@ def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
     assert fault.delivered == 2
 
 
-@pytest.mark.parametrize("ill", [black_hole], ids=lambda ill: ill.__name__)
+@pytest.mark.parametrize("faulty", [black_hole], ids=lambda faulty: faulty.__name__)
 def test_a_black_hole_beside_a_busy_host(
-    fault: Scenario, server: TelemetryServer, ill: Callable[[socket.socket], None]
+    fault: Scenario, server: TelemetryServer, faulty: Callable[[socket.socket], None]
 ) -> None:
     """One host never answers while another takes two thousand events."""
     config = TelemetryConfiguration(enabled=True, batch_size=50, close_timeout_ms=100)
-    with raw_endpoint(ill) as url:
-        dead, well = TelemetryClient(url, config), TelemetryClient(server.url, config)
+    with raw_endpoint(faulty) as url:
+        dead, healthy = TelemetryClient(url, config), TelemetryClient(server.url, config)
         enqueue(dead, 50)
         wait_until(lambda: dead.stats().in_flight == 50)
-        enqueue(well, 2000)
-        assert well.flush(10)
-        close_together([dead, well])
-    stats = [dead.stats(), well.stats()]
+        enqueue(healthy, 2000)
+        assert healthy.flush(10)
+        close_together([dead, healthy])
+    stats = [dead.stats(), healthy.stats()]
     fault.seen(sent=2050, delivered=len(server.accepted), lost=lost_of(stats))
     assert fault.delivered == 2000
 
@@ -232,16 +232,16 @@ def test_names_whose_look_up_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPa
             enqueue(client, 1)
         wait_until(lambda: sum("lookup" in name for name in sender_threads()) == 4)
         began = time.monotonic()
-        with TelemetryClient(server.url, config) as well:
-            enqueue(well, 10)
-            assert well.flush(10)
+        with TelemetryClient(server.url, config) as healthy:
+            enqueue(healthy, 10)
+            assert healthy.flush(10)
             seconds = time.monotonic() - began
             assert sum("lookup" in name for name in sender_threads()) == 4
             assert sum("lookup" not in name for name in sender_threads()) <= 8
         close_together(lost)
         release.set()
         wait_until(lambda: sender_threads() == [])
-    stats = [well.stats(), *(client.stats() for client in lost)]
+    stats = [healthy.stats(), *(client.stats() for client in lost)]
     assert all(one.closes for one in stats)
     fault.seen(sent=20, delivered=len(server.accepted), lost=lost_of(stats), seconds=seconds)
     assert fault.delivered == 10

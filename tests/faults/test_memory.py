@@ -18,7 +18,7 @@ from support.server import TelemetryServer, refused_url
 EVENTS = 1_000_000
 ROUNDS = 25
 
-# Whole statements, in rounds that alternate with those of a client whose endpoint is well: what one event costs
+# Whole statements, in rounds that alternate with those of a client whose endpoint is healthy: what one event costs
 # its caller is compared within one process and moment.
 PROGRAM = """
 import json, statistics, sys, threading, time

@@ -87,7 +87,7 @@ def test_children_of_a_family_end(
 
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
-def test_a_childs_main_module_makes_the_client(
+def test_the_main_module_of_a_child_makes_the_client(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, method: str
 ) -> None:
     """The module that a child of multiprocessing starts from makes a client, before the child is known for one."""

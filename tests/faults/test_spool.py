@@ -91,7 +91,7 @@ def log(number):
 
 
 def test_events_whose_retries_are_exhausted(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """The endpoint answers 503 to one process, and is well when the next one comes by."""
+    """The endpoint answers 503 to one process, and is healthy when the next one comes by."""
     endpoint = Elsewhere(server)
     with TelemetryClient(server.url, configuration(tmp_path, max_retries=2, batch_size=10)) as first:
         for log in make_logs(10):
@@ -144,7 +144,7 @@ def test_what_a_close_could_not_deliver(fault: Scenario, tmp_path: Path) -> None
 
 
 class Stubborn(InMemoryTelemetryExporter):
-    """Ends when it likes, whoever asks."""
+    """Ends when it likes, and does not react to `close`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -401,7 +401,7 @@ def test_killed_in_the_middle_of_a_replay_with_a_child_that_lives_on(
     process.kill()
     process.wait(10)
     held.set()
-    with TelemetryClient(server.url, configuration(tmp_path)):  # it or the child, whoever is first
+    with TelemetryClient(server.url, configuration(tmp_path)):  # it or the child delivers them
         wait_until(lambda: not segments(tmp_path))
     process.communicate()  # the child ends with its input
     assert len(server.accepted) == 10
@@ -489,7 +489,7 @@ def test_hosts_that_share_a_folder(fault: Scenario, tmp_path: Path) -> None:
             assert Spool(tmp_path, server.url, MIB).append(events) == 10
         for server, events in logs.items():
             with TelemetryClient(server.url, configuration(tmp_path)) as client:
-                wait_until(lambda client=client: client.stats().replayed == 10)
+                wait_until(lambda: client.stats().replayed == 10)
             assert sorted(server.accepted) == sorted(ids_of(events))
         fault.seen(sent=20, delivered=len(one.accepted) + len(other.accepted))
 
@@ -530,7 +530,12 @@ def test_an_endpoint_that_comes_and_goes(fault: Scenario, server: TelemetryServe
     server.always = every_third
     config = configuration(tmp_path, batch_size=20, circuit_breaker_timeout_ms=20)
     with TelemetryClient(server.url, config) as client:
-        run_in_threads(8, lambda index: [client.enqueue(log) for log in make_logs(100)] and None)
+
+        def enqueue_a_hundred(_: int) -> None:
+            for log in make_logs(100):
+                client.enqueue(log)
+
+        run_in_threads(8, enqueue_a_hundred)
         assert client.flush(20)
         wait_until(lambda: len(server.accepted) == 800)
         wait_until(lambda: not segments(tmp_path))
@@ -568,7 +573,7 @@ def test_files_are_private(fault: Scenario, tmp_path: Path) -> None:
 
 
 def test_a_link_in_the_place_of_a_file(fault: Scenario, tmp_path: Path) -> None:
-    """Somebody has put links to another file where the lock and a segment would be: it is not touched."""
+    """Links to another file stand where the lock and a segment would be: that file is not touched."""
     secret = tmp_path / "secret"
     secret.write_text("untouched")
     folder = tmp_path / "spool"

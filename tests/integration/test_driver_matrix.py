@@ -290,7 +290,7 @@ def test_a_cancelled_statement_is_one_event_with_the_error(name: str, request: p
         thread = threading.Thread(target=_sleep, args=(cursor, errors))
         thread.start()
         with psycopg.connect(server.uri(), autocommit=True) as watching:
-            wait_until(lambda watching=watching: watching.execute(running).fetchone() == (1,))
+            wait_until(lambda: watching.execute(running).fetchone() == (1,))
         cancel = cursor.adbc_cancel if thing.database.adbc else thing.connection.cancel
         cancel()
         thread.join(30)

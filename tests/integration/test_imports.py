@@ -89,7 +89,7 @@ def tls_server(authority: trustme.CA) -> Iterator[TlsTelemetryServer]:
     ],
 )
 def test_delivery_imports_nothing_outside_the_gate(server: TelemetryServer, replies: list[Reply]) -> None:
-    server.replies = replies
+    server.replies.extend(replies)
     assert imports_outside(DELIVERY, server.url) == "[]"
 
 
@@ -179,7 +179,7 @@ def test_the_spool_imports_nothing_outside_the_gate(server: TelemetryServer, tmp
     (segment,) = tmp_path.glob("*.spool")
     with segment.open("ab") as torn:
         torn.write(b"torn")
-    server.replies = [Reply(500), Reply(500)]
+    server.replies.extend([Reply(500), Reply(500)])
     for _ in range(2):
         assert imports_outside(body, server.url, str(tmp_path)) == "[]"
 

@@ -12,6 +12,7 @@ import pytest
 from adbc_telemetry import InMemoryTelemetryExporter, TelemetryClient, TelemetryConfiguration
 from adbc_telemetry import client as client_module
 from adbc_telemetry.core.uwsgi import _Prefork
+from adbc_telemetry.pipeline import batch_delivery
 from adbc_telemetry.pipeline import sender as sender_module
 from adbc_telemetry.schema import TelemetryFrontendLog
 
@@ -105,6 +106,7 @@ def test_what_came_before_the_threads_is_sent_by_the_worker(monkeypatch: pytest.
     )  # without a master, the process that loads the application is a worker itself
     prefork = _Prefork()
     monkeypatch.setattr(client_module, "prefork", prefork)
+    monkeypatch.setattr(batch_delivery, "prefork", prefork)
     monkeypatch.setattr(sender_module, "prefork", prefork)
     exporter = InMemoryTelemetryExporter()
     config = TelemetryConfiguration(enabled=True, flush_interval_ms=60_000)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import sys
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -70,9 +70,9 @@ class ManagerMachine(RuleBasedStateMachine):
         self.requests = len(self.server.requests)
         self.steps = 0
 
-    @initialize(nobody_closes_for=st.sampled_from([15, 100, 5]))
-    def make(self, nobody_closes_for: int) -> None:
-        self.nobody_closes_for = nobody_closes_for  # for otherwise there would seldom be many leases
+    @initialize(first_close_at=st.sampled_from([15, 100, 5]))
+    def make(self, first_close_at: int) -> None:
+        self.first_close_at = first_close_at  # otherwise there would seldom be many leases
 
     @rule(data=st.data(), with_auth=st.booleans(), server=st.booleans())
     def acquire(self, data: st.DataObject, with_auth: bool, server: bool) -> None:
@@ -105,15 +105,15 @@ class ManagerMachine(RuleBasedStateMachine):
         if not share.leases:
             self.end(share, auth)
 
-    @precondition(lambda self: self.leases and self.steps >= self.nobody_closes_for)
+    @precondition(lambda self: self.leases and self.steps >= self.first_close_at)
     @rule(data=st.data())
-    def somebody_closes_the_client(self, data: st.DataObject) -> None:
+    def a_client_is_closed_directly(self, data: st.DataObject) -> None:
         lease, share = data.draw(st.sampled_from(self.leases), label="lease")
         assert lease.client.close() is True
         share.ended = True
         self.check_auth(share, share.auth())
 
-    @precondition(lambda self: self.steps >= self.nobody_closes_for)
+    @precondition(lambda self: self.steps >= self.first_close_at)
     @rule()
     def close_all(self) -> None:
         auth = {host: share.auth() for host, share in self.shares.items()}
@@ -259,20 +259,31 @@ class Race:
 
     def run(self, index: int) -> None:
         held: list[TelemetryClientLease] = []
-        steps: dict[str, Callable[[str], object]] = {
-            "acquire": lambda host: held.append(self.acquire(host)),
-            "release": lambda _: held and held.pop(0).release(),
-            "release again": lambda _: held and [held[-1].release(), held.pop().release()],
-            "enqueue": lambda _: held and self.enqueue(held[-1]),
-            "enqueue and release": lambda _: held and [self.enqueue(held[-1]), held.pop().release()],
-            "flush": lambda _: held and held[-1].client.flush(10),
-            "close all": lambda _: MANAGER.close_all(),
-        }
         for _ in range(self.rounds):
-            for name, host in self.programs[index]:
-                steps[name](host)
+            for step, host in self.programs[index]:
+                if step == "acquire":
+                    held.append(self.acquire(host))
+                elif step == "close all":
+                    MANAGER.close_all()
+                elif held:
+                    self.use(held, step)
             while held:
                 assert held.pop().release() is True
+
+    def use(self, held: list[TelemetryClientLease], step: str) -> None:
+        if step == "release":
+            held.pop(0).release()
+        elif step == "release again":
+            held[-1].release()
+            held.pop().release()
+        elif step == "enqueue":
+            self.enqueue(held[-1])
+        elif step == "enqueue and release":
+            self.enqueue(held[-1])
+            held.pop().release()
+        else:
+            assert step == "flush"
+            held[-1].client.flush(10)
 
     def acquire(self, host: str) -> TelemetryClientLease:
         lease = MANAGER.acquire(host.upper(), CONFIG, exporter=LivingExporter(self.living[host]))

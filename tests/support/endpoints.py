@@ -1,6 +1,6 @@
-"""What stands between a client and the service, well and ill: TLS, proxies, and sockets to be ill on byte by byte.
+"""What stands between a client and the service, healthy and faulty: TLS, proxies, and bare sockets.
 
-An ill endpoint is a function of a connection, for `support.server.raw_endpoint`.
+A faulty endpoint is a function of a connection, for `support.server.raw_endpoint`.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
 def read_head(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
     """The first line, the headers (Like-This), and what has come of the body.
 
-    Raises ConnectionError when nobody asks any more.
+    Raises ConnectionError when the client has gone.
     """
     data = b""
     while b"\r\n\r\n" not in data:
@@ -106,7 +106,7 @@ def reset(connection: socket.socket) -> None:
 
 
 class RawService:
-    """The service, a step at a time: what has been accepted by whom is remembered, the rest is the scenario's."""
+    """The service, one step at a time: it remembers requests and accepted events, and the scenario does the rest."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -123,12 +123,12 @@ class RawService:
         write_answer(connection, "200 OK", answer, *headers)
 
     def serve(self, connection: socket.socket) -> None:
-        """As a well server does."""
+        """As a healthy server does."""
         while True:
             self.accept(connection, self.read(connection))
 
 
-# Ill endpoints.
+# Faulty endpoints.
 
 
 def endless_body(connection: socket.socket) -> None:
@@ -208,7 +208,7 @@ def reads_nothing(connection: socket.socket) -> None:
 
 @contextmanager
 def full_backlog() -> Iterator[str]:
-    """The URL of a port at which connecting itself hangs: the queue is full and nobody accepts."""
+    """The URL of a port at which connecting itself hangs: the queue is full and is not emptied."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)

@@ -31,9 +31,10 @@ class AtLine:
         if event == "line":
             self._left -= 1
             if self._left == 0:
-                self.where = (
-                    f"{frame.f_code.co_qualname if sys.version_info > (3, 11) else ''} {frame.f_lineno}"
-                )
+                name = getattr(
+                    frame.f_code, "co_qualname", frame.f_code.co_name
+                )  # qualified since Python 3.11
+                self.where = f"{name} {frame.f_lineno}"
                 self._interrupt()  # Python does not trace what a trace function does
         return self
 
@@ -57,7 +58,7 @@ def at_every_line(interrupt: Callable[[], object], times: int) -> Iterator[None]
         yield
     finally:
         sys.settrace(before)
-        threading.settrace(before)  # type: ignore[arg-type] # None is what there mostly was
+        threading.settrace(before)
 
 
 def interrupted_at_line(number: int, operation: Callable[[], object], interrupt: Callable[[], object]) -> str:

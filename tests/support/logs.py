@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.schema import (
     FrontendLogContext,
@@ -12,14 +14,14 @@ from adbc_telemetry.schema import (
 )
 
 
-def make_log(event_id: str | None = None, **fields: object) -> TelemetryFrontendLog:
+def make_log(event_id: str | None = None, **fields: Any) -> TelemetryFrontendLog:
     return TelemetryFrontendLog(
         workspace_id=1,
         frontend_log_event_id=event_id or new_id(),
         context=FrontendLogContext(
             client_context=TelemetryClientContext(timestamp_millis=1_764_000_000_000, user_agent="test")
         ),
-        entry=FrontendLogEntry(sql_driver_log=OssSqlDriverTelemetryLog(**fields)),  # type: ignore[arg-type]
+        entry=FrontendLogEntry(sql_driver_log=OssSqlDriverTelemetryLog(**fields)),
     )
 
 

@@ -211,7 +211,7 @@ ROWS: tuple[Row, ...] = (
     *(
         Row(
             f"connection.adbc_get_objects: {depth}",
-            lambda f, c, depth=depth: f.connection.adbc_get_objects(depth=depth).read_all(),
+            lambda f, c, depth=depth: f.connection.adbc_get_objects(depth=depth).read_all(),  # type: ignore[misc]
             Event(operation, "METADATA"),
             True,
             on=NOT_PLAIN,

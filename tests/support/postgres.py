@@ -52,7 +52,7 @@ def _server_user() -> dict[str, Any] | None:
             pwd.getpwuid(os.geteuid())  # initdb looks up its user's name
             return {}
         nobody = pwd.getpwnam("nobody")
-        user = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
+        user: dict[str, Any] = {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         subprocess.run(["/bin/sh", "-c", ":"], check=True, cwd="/", **user)
     except (KeyError, OSError):  # OSError: in some containers, root may not become another user
         return None

@@ -1,4 +1,4 @@
-"""Endpoints on loopback, well and ill: real sockets, ports by the system's choice."""
+"""Endpoints on loopback, healthy and faulty: real sockets, ports by the system's choice."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 
 @dataclass
@@ -135,7 +138,7 @@ class TelemetryServer:
             return json.dumps(answer).encode()
         return reply.body or b""
 
-    def __enter__(self) -> TelemetryServer:
+    def __enter__(self) -> Self:
         self._thread.start()
         return self
 
@@ -229,6 +232,6 @@ def close_in_mid_response(connection: socket.socket) -> None:
 
 
 def refused_url() -> str:
-    """The URL of a port that nobody listens on."""
+    """The URL of a port that refuses connections."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"

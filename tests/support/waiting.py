@@ -20,7 +20,7 @@ def wait_until(
         time.sleep(0.002)
 
 
-def run_in_threads(count: int, target: Callable[[int], None], timeout: float = 60.0) -> None:
+def run_in_threads(count: int, target: Callable[[int], object], timeout: float = 60.0) -> None:
     """Run `target(i)` in `count` threads that start together; raises what one of them raised."""
     start = threading.Barrier(count)
     errors: list[BaseException] = []

@@ -8,6 +8,7 @@ import os
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ import urllib3  # noqa: E402
 
 import adbc_telemetry  # noqa: E402
 from adbc_telemetry import cli  # noqa: E402
+from support.waiting import wait_until  # noqa: E402
 
 TIMEOUT = 30.0
 COMMAND = [sys.executable, "-m", "adbc_telemetry"]
@@ -132,6 +134,32 @@ def test_an_idle_connection_does_not_hold_up_the_end(database: Path) -> None:
         end(process)
         assert time.monotonic() - began < 5
         pool.close()
+
+
+def test_a_second_interrupt_cuts_off_the_request_in_flight(database: Path) -> None:
+    def refuses(port: int) -> bool:
+        try:
+            socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
+        except ConnectionRefusedError:
+            return True
+        return False
+
+    with collecting(database) as (process, url):
+        port = int(url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
+            connection.sendall(
+                b"POST /telemetry-ext HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+            )
+            assert connection.recv(100).startswith(b"HTTP/1.1 100"), (
+                "the collector does not wait for the body"
+            )
+            process.send_signal(signal.SIGINT)
+            wait_until(lambda: refuses(port))
+            assert process.poll() is None
+            began = time.monotonic()
+            process.send_signal(signal.SIGINT)
+            assert process.wait(TIMEOUT) == 0
+            assert time.monotonic() - began < 5
 
 
 def test_the_maintenance_switch_can_be_given(database: Path, tmp_path: Path) -> None:

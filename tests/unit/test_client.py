@@ -24,7 +24,7 @@ from adbc_telemetry import (
     TelemetryClientProtocol,
     TelemetryConfiguration,
 )
-from adbc_telemetry import client as client_module
+from adbc_telemetry.pipeline import batch_timing
 from adbc_telemetry.pipeline.sender import SenderThreads
 from adbc_telemetry.schema import TelemetryFrontendLog
 from models.held import Call, HeldExporter
@@ -96,7 +96,7 @@ def test_enqueue_takes_no_lock_of_the_client_s() -> None:
             client.enqueue(log)
         done.set()
 
-    with client._lock:
+    with client._flow.lock:
         threading.Thread(target=enqueue).start()
         assert done.wait(10), "enqueue waits for a lock"
     assert client.close()
@@ -349,7 +349,7 @@ def send_full_batch(client: TelemetryClient, exporter: InMemoryTelemetryExporter
         client.enqueue(log)
     wait_until(lambda: len(exporter.logs) == goal)
     wait_until(
-        lambda: client._wake_threshold <= client.stats().queued + 10 * size
+        lambda: client._queue.wake_threshold <= client.stats().queued + 10 * size
     )  # the sender has gone back to sleep
 
 
@@ -362,13 +362,13 @@ def test_the_first_event_after_a_full_batch_does_not_wake_the_sender(monkeypatch
         wake(threads, client)
 
     monkeypatch.setattr(SenderThreads, "wake", spy)
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 0.0)
+    monkeypatch.setattr(batch_timing, "_REST_SECONDS", 0.0)
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
         for _ in range(3):
             woken.clear()
             send_full_batch(client, exporter, 5)
-            assert client._wake_threshold == 5
+            assert client._queue.wake_threshold == 5
         assert len(woken) == 1, "by the batch, when it was full"
 
 
@@ -377,7 +377,7 @@ def test_after_a_part_of_a_batch_the_sender_waits_for_the_next_event() -> None:
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
         client.enqueue(make_log())
         assert client.flush(10)
-        wait_until(lambda: client._wake_threshold == 1)  # no full batch, so no more is expected
+        wait_until(lambda: client._queue.wake_threshold == 1)  # no full batch, so no more is expected
 
 
 def test_a_client_without_events_goes_idle_after_the_flush_interval() -> None:
@@ -385,25 +385,25 @@ def test_a_client_without_events_goes_idle_after_the_flush_interval() -> None:
     config = configuration(batch_size=5, flush_interval_ms=20)
     with TelemetryClient("host", config, exporter=exporter) as client:
         send_full_batch(client, exporter, 5)
-        wait_until(lambda: client._wake_threshold == 1)
+        wait_until(lambda: client._queue.wake_threshold == 1)
 
 
 def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    monkeypatch.setattr(batch_timing, "_REST_SECONDS", 30.0)
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=5), exporter=exporter) as client:
         send_full_batch(client, exporter, 5)
-        assert client._wake_threshold == 5, "a full batch by itself is no crowd"
+        assert client._queue.wake_threshold == 5, "a full batch by itself is no crowd"
         send_full_batch(client, exporter, 5)
-        assert client._wake_threshold == 50
+        assert client._queue.wake_threshold == 50
         for log in make_logs(49):
             client.enqueue(log)
         assert len(exporter.logs) == 10
         client.enqueue(make_log())
         wait_until(lambda: len(exporter.logs) == 60)
-        wait_until(lambda: client._wake_threshold == 50)
+        wait_until(lambda: client._queue.wake_threshold == 50)
         client.enqueue(make_log())
         started = time.monotonic()
         assert client.flush(20), "a flush ends the rest"
@@ -411,13 +411,13 @@ def test_full_batches_that_follow_each_other_closely_are_sent_several_at_a_time(
 
 
 def test_a_crowd_is_a_tenth_of_the_queue_at_the_most(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    monkeypatch.setattr(batch_timing, "_REST_SECONDS", 30.0)
     exporter = InMemoryTelemetryExporter()
     config = configuration(batch_size=5, max_queue_size=100)
     with TelemetryClient("host", config, exporter=exporter) as client:
         send_full_batch(client, exporter, 5)
         send_full_batch(client, exporter, 5)
-        assert client._wake_threshold == 10
+        assert client._queue.wake_threshold == 10
         send_full_batch(client, exporter, 10)
 
 
@@ -429,7 +429,7 @@ def test_the_rest_between_full_batches_is_short_and_ends_by_itself() -> None:
 
 
 def test_events_that_are_sent_one_by_one_are_sent_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    monkeypatch.setattr(batch_timing, "_REST_SECONDS", 30.0)
     exporter = InMemoryTelemetryExporter()
     with TelemetryClient("host", configuration(batch_size=1), exporter=exporter) as client:
         for _ in range(5):
@@ -439,7 +439,7 @@ def test_events_that_are_sent_one_by_one_are_sent_at_once(monkeypatch: pytest.Mo
 def test_the_rest_between_full_batches_is_no_longer_than_the_flush_interval(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 30.0)
+    monkeypatch.setattr(batch_timing, "_REST_SECONDS", 30.0)
     exporter = InMemoryTelemetryExporter()
     config = configuration(batch_size=5, flush_interval_ms=20)
     with TelemetryClient("host", config, exporter=exporter) as client:
@@ -452,7 +452,7 @@ def test_the_rest_between_full_batches_is_no_longer_than_the_flush_interval(
 def test_what_came_in_a_rest_is_no_older_than_the_flush_interval_when_it_is_sent(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(client_module, "_REST_SECONDS", 0.5)
+    monkeypatch.setattr(batch_timing, "_REST_SECONDS", 0.5)
     exporter = InMemoryTelemetryExporter()
     config = configuration(batch_size=5, flush_interval_ms=1000)
     with TelemetryClient("host", config, exporter=exporter) as client:

@@ -258,7 +258,7 @@ def test_close_all_closes_all_hosts_within_one_timeout() -> None:
             lease.client.enqueue(make_log())
         started = time.monotonic()
         assert MANAGER.close_all(0.3) is False
-        assert time.monotonic() - started < 0.3 + 0.25
+        assert time.monotonic() - started < 1.2, "in turn they would take 1.5 seconds"
         assert MANAGER.hosts() == []
         for lease in leases:
             assert not lease.client.is_open

@@ -9,7 +9,6 @@ import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Final
 
 import uvicorn
@@ -48,6 +47,7 @@ class Collector:
         self._unavailable_while = Path(unavailable_while) if unavailable_while is not None else None
         self._running = ExitStack()  # undoes what `start` did, last things first
         self._url: str | None = None
+        self._server: _BackgroundServer  # from the first `start` on
 
     @property
     def url(self) -> str:
@@ -95,6 +95,7 @@ class Collector:
             )
             starting.callback(server.stop)
             server.start(listener)
+            self._server = server
             port = listener.getsockname()[1]
             self._running = starting.pop_all()
         self._url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"
@@ -113,23 +114,23 @@ class Collector:
 
 
 def serve_until_signalled(collector: Collector, when_serving: Callable[[Collector], None]) -> None:
-    """Run a collector until SIGINT or SIGTERM, then stop it gracefully. To be called in the main thread.
+    """Run a collector until SIGINT or SIGTERM, then stop it gracefully. Only for the main thread of a command.
 
-    `when_serving` is called once requests are served. Raises what `Collector.start` does.
+    uvicorn handles the signals, until the process ends: the first one stops it gracefully, a second SIGINT cuts off
+    the requests in flight. It installs no handlers itself, since after its end it would raise the signal again.
+
+    Args:
+        collector: one that is not running.
+        when_serving: called with the collector once it serves requests.
+
+    Raises:
+        StoreError, OSError, RuntimeError: see `Collector.start`.
     """
-    # A queue, not an event: `SimpleQueue.put` alone may be called by a handler that interrupts `get`.
-    signals: SimpleQueue[int] = SimpleQueue()
-    before = {
-        number: signal.signal(number, lambda received, frame: signals.put(received))
-        for number in (signal.SIGINT, signal.SIGTERM)
-    }
-    try:
-        with collector:
-            when_serving(collector)
-            signals.get()
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    with collector:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, collector._server.handle_exit)
+        when_serving(collector)
+        collector._server.join()
 
 
 class _BackgroundServer(uvicorn.Server):
@@ -151,6 +152,9 @@ class _BackgroundServer(uvicorn.Server):
 
     def stop(self) -> None:
         self.should_exit = True
+        self.join()
+
+    def join(self) -> None:
         if self._thread is not None:
             self._thread.join()
 

@@ -6,6 +6,7 @@ What cannot be made new is kept whole: a fork waits while a thread of ours is in
 from __future__ import annotations
 
 import contextlib
+import logging  # noqa: F401 - see the end of this module
 import os
 import time
 from collections.abc import Iterator
@@ -104,6 +105,8 @@ def renew_if_forked() -> None:
         thing.after_fork_in_child()
 
 
+# Hooks before a fork run in reverse order. `logging` is imported above, so that its hook, which takes its lock, comes
+# after ours: an import that ours waits for may need that lock.
 if hasattr(os, "register_at_fork"):  # there is no fork on Windows
     os.register_at_fork(
         before=fork_gate.before_fork,

@@ -56,30 +56,6 @@ class _WireLog(Struct, frozen=True, omit_defaults=True, gc=False):
     entry: _WireEntry | None = None
 
 
-class StatementSqlLog(Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
-    """What `OssSqlDriverTelemetryLog` says of the statement; never empty, since it has taken some time."""
-
-    sql_statement_id: str | None = None
-    sql_operation: SqlExecutionEvent
-    operation_latency_ms: int
-    error_info: DriverErrorInfo | None = None
-
-
-class StatementEntry(Struct, frozen=True, gc=False):
-    """`FrontendLogEntry` around it."""
-
-    sql_driver_log: StatementSqlLog
-
-
-class StatementLog(Struct, frozen=True, gc=False):
-    """`TelemetryFrontendLog` without what its session says. The statement's own facts come last, so that the
-    session's can be put behind them."""
-
-    frontend_log_event_id: str
-    context: FrontendLogContext
-    entry: StatementEntry
-
-
 class SessionPart(Struct, frozen=True, omit_defaults=True):
     """What `OssSqlDriverTelemetryLog` says of the session."""
 
@@ -87,6 +63,10 @@ class SessionPart(Struct, frozen=True, omit_defaults=True):
     system_configuration: DriverSystemConfiguration | None = None
     driver_connection_params: DriverConnectionParameters | None = None
     auth_type: str | None = None
+
+
+FIRST_BLANK: Final = 7_210_533_000_000_000_100
+"""Numbers from this one on are blanks: they stand for a statement's numbers while its template is made."""
 
 
 class Session(Protocol):
@@ -115,31 +95,31 @@ class Statement(Protocol):
         """What it shares with others."""
         ...
 
-    def shape(self) -> Hashable:
-        """All that its log says but for the session and for what `fill` fills in; None where it is an odd one."""
+    def outline(self, agent: bytes, tail: bytes) -> tuple[Hashable, tuple[object, ...]] | None:
+        """What decides the template of its string, and what goes into the template's places.
+
+        Args:
+            agent: what its session says behind the event's time.
+            tail: what its session says at the end of the log.
+
+        Returns:
+            Its shape, which statements that differ in numbers alone have in common. And the numbers, with `agent` and
+            `tail`, in the order of the string: None or 0 if there is none in the string, text as bytes. None if the
+            statement is unusual, and has to become a log first.
+        """
         ...
 
-    def wire_log(self, blanks: Sequence[int]) -> StatementLog:
-        """What it has of its own, with one of `blanks` in the place of each number, in their order."""
-        ...
+    def blank(self) -> Statement:
+        """A statement of the same shape and of an empty session, with a number of its own in each place.
 
-    def fill(self, template: bytes, agent: bytes, tail: bytes) -> bytes:
-        """The template of its shape, with its numbers, and with what its session says.
-
-        The template takes a value for each of the blanks, used or not; behind the second, the event's time, that of
-        `agent`; and at the end that of `tail`.
+        Raises:
+            TypeError: its shape is not safe to use for other statements.
         """
         ...
 
     def frontend_log(self) -> TelemetryFrontendLog:
         """All of it, as a log."""
         ...
-
-
-# Stand in the places of a statement's numbers while its template is made: event, time, statement (as a number, as a
-# text), chunk, retries, four of chunks, two latencies, two of polls, and the whole latency.
-_BLANKS: Final = range(7_210_533_000_000_000_100, 7_210_533_000_000_000_115)
-_TIME, _STATEMENT_TEXT = 1, 3
 
 
 # More sessions, or shapes, than this at once, and the oldest are simply made again.
@@ -198,15 +178,16 @@ class LogEncoder:
                 if isinstance(event, TelemetryFrontendLog):
                     strings.append(self._encode_string_or_none(event))
                     continue
-                shape = event.shape()
-                if shape is None:
-                    strings.append(self._encode_string_or_none(event.frontend_log()))
-                    continue
-                template = templates.get(shape) or self._make_template(shape, event)
                 if event.session is not session:
                     session = event.session
                     agent, tail = self._session_texts(event.session)
-                strings.append(event.fill(template, agent, tail))
+                outline = event.outline(agent, tail)
+                if outline is None:
+                    strings.append(self._encode_string_or_none(event.frontend_log()))
+                    continue
+                shape, values = outline
+                template = templates.get(shape) or self._make_template(shape, event)
+                strings.append(template % values)
             except (TypeError, AttributeError, ValueError, OverflowError, msgspec.MsgspecError):
                 session = None
                 # An odd one: the longer way finds out whether there is a log in it.
@@ -219,18 +200,27 @@ class LogEncoder:
 
     def _make_template(self, shape: Hashable, statement: Statement) -> bytes:
         """The string of all statements of a shape, as a format of `bytes`."""
-        # The session's facts go behind the statement's own: the last three braces close those, the entry and the log.
-        rest = escaped(self._encoder.encode(statement.wire_log(_BLANKS)))[:-3].replace(b"%", b"%%")
+        blank = statement.blank()
+        agent, tail = self._session_texts(blank.session)
+        outline = blank.outline(agent, tail)
+        assert outline is not None  # it has the shape of a statement that has one
+        log = msgspec.to_builtins(blank.frontend_log())
+        driver_log = log["entry"]["sql_driver_log"]
+        if "error_info" in driver_log:  # on the wire it stands behind the latency
+            driver_log["error_info"] = driver_log.pop("error_info")
+        rest = escaped(self._encoder.encode(log)).removesuffix(tail).replace(b"%", b"%%")
         template = b""
-        for place, blank in enumerate(_BLANKS):
-            before, found, after = rest.partition(b"%d" % blank)
+        for value in outline[1][:-1]:
+            found = b""
+            if isinstance(value, bytes):
+                before, found, after = rest.partition(value)
+            elif isinstance(value, int) and value >= FIRST_BLANK:
+                before, found, after = rest.partition(b"%d" % value)
             if found:
-                template += before + (b"%b" if place == _STATEMENT_TEXT else b"%d")
+                template += before + (b"%b" if isinstance(value, bytes) else b"%d")
                 rest = after
             else:
                 template += b"%.0a"  # takes a value and writes nothing
-            if place == _TIME:
-                template += b"%b"
         template += rest + b"%b"
         _remember(self._templates, shape, template)
         return template

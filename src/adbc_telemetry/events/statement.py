@@ -7,7 +7,7 @@ the facts of the statement in the log's place. Any other client is handed the lo
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from functools import partial
 from time import monotonic_ns
 from typing import Any, ClassVar, Final
@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Final
 from msgspec import Struct
 
 from adbc_telemetry.core.ids import event_id_of, id_of
-from adbc_telemetry.events.encoding import StatementEntry, StatementLog, StatementSqlLog
+from adbc_telemetry.events.encoding import FIRST_BLANK
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.wire_types import INT64, as_flag, as_member, as_whole
 from adbc_telemetry.schema import (
@@ -170,27 +170,37 @@ class LoggedStatement:
             FrontendLogEntry(self.build_telemetry_log()),
         )
 
-    def shape(self) -> tuple[object, ...] | None:
+    def outline(self, agent: bytes, tail: bytes) -> tuple[Hashable, tuple[object, ...]] | None:
         """See `encoding.Statement`."""
         retry, chunk, statement_id = self.retry_count, self.chunk_id, self._id
         internal, compressed = self.is_internal_call, self.is_compressed
+        chunks, polls = self._chunk_count, self._poll_count
         if self._chunk_overrides is not None:
             return None
         if retry is not None and not (type(retry) is int and -INT64 <= retry < INT64):
             return None
         if chunk is not None and not (type(chunk) is int and -INT64 <= chunk < INT64):
             return None
-        own_id = type(statement_id) is int
-        if not own_id and not _PLAIN_TEXT.fullmatch(statement_id):  # type: ignore[arg-type]
+        event: int
+        statement: int | bytes
+        if has_number := type(statement_id) is int:
+            event = statement = statement_id
+        elif _PLAIN_TEXT.fullmatch(statement_id):  # type: ignore[arg-type]
+            event, statement = self._event_number, statement_id.encode()  # type: ignore[union-attr]
+        else:
             return None
-        return (
-            own_id,
-            # Not the members: an Enum's hash takes a call of Python each. Nor their values: what is no member may have
-            # the same. A member lives for ever, so its id is no other's; `wire_log` refuses what is no member.
+        start, ready, consumed = self._start_ns, self._first_batch_ns, self._results_consumed_ns
+        if ready is None:
+            ready = self._execute_complete_ns
+        end = self._emitted_ns if consumed is None else consumed
+        shape = (
+            has_number,
+            # The ids of the members: an Enum's hash costs a Python call each, and a value that is not a member may
+            # be equal to one. A member lives forever, so no other object gets its id. `blank` refuses other values.
             id(self.statement_type),
             id(self.operation_type),
             id(self.result_format),
-            # Not themselves: 1 is equal to True.
+            # By identity, since 1 is equal to True.
             internal is True,
             internal is False,
             compressed is True,
@@ -198,99 +208,40 @@ class LoggedStatement:
             self._error_name,
             retry is None,
             chunk is None,
-            self._chunk_count == 0,
-            self._poll_count == 0,
-            self._execute_complete_ns is None and self._first_batch_ns is None,
-            self._results_consumed_ns is None,
+            chunks == 0,
+            polls == 0,
+            ready is None,
+            consumed is None,
+        )
+        return shape, (
+            event,
+            self._emitted_at_ns // 1_000_000,
+            agent,
+            statement,
+            chunk,
+            retry,
+            self._chunk_first_ms,
+            self._chunk_slowest_ms,
+            chunks,
+            self._chunk_sum_ms,
+            None if ready is None else (ready - start) // 1_000_000,
+            None if consumed is None else (consumed - start) // 1_000_000,
+            polls,
+            self._poll_sum_ms,
+            (end - start) // 1_000_000,
+            tail,
         )
 
-    def wire_log(self, blanks: Sequence[int]) -> StatementLog:
+    def blank(self) -> LoggedStatement:
         """See `encoding.Statement`."""
-        event, time, number, text, chunk, retries, first, slowest, count, sum_ms, ready, consumed, *rest = (
-            blanks
-        )
-        polls, polls_ms, latency = rest
-        kind, operation, result, internal, compressed, _, _ = self._sound_facts()
+        kind, operation, result, *_ = self._sound_facts()
         if (
             kind is not self.statement_type
             or operation is not self.operation_type
             or result is not self.result_format
         ):
-            raise TypeError("not a member of the wire's enum: this one has no template")  # see `shape`
-        is_ready = self._first_batch_ns is not None or self._execute_complete_ns is not None
-        is_consumed = self._results_consumed_ns is not None
-        return StatementLog(
-            event_id_of(event),
-            FrontendLogContext(client_context=TelemetryClientContext(timestamp_millis=time)),
-            StatementEntry(
-                StatementSqlLog(
-                    sql_statement_id=None
-                    if operation is _BEGIN or operation is _END
-                    else id_of(number)
-                    if isinstance(self._id, int)
-                    else str(text),
-                    sql_operation=SqlExecutionEvent(
-                        statement_type=kind,
-                        is_compressed=compressed,
-                        execution_result=result,
-                        chunk_id=None if self.chunk_id is None else chunk,
-                        retry_count=None if self.retry_count is None else retries,
-                        chunk_details=ChunkDetails(
-                            initial_chunk_latency_millis=first,
-                            slowest_chunk_latency_millis=slowest,
-                            total_chunks_iterated=count,
-                            sum_chunks_download_time_millis=sum_ms,
-                        )
-                        if self._chunk_count
-                        else None,
-                        result_latency=ResultLatency(
-                            result_set_ready_latency_millis=ready if is_ready else None,
-                            result_set_consumption_latency_millis=consumed if is_consumed else None,
-                        )
-                        if is_ready or is_consumed
-                        else None,
-                        operation_detail=OperationDetail(
-                            n_operation_status_calls=polls if self._poll_count else None,
-                            operation_status_latency_millis=polls_ms if self._poll_count else None,
-                            operation_type=operation,
-                            is_internal_call=internal,
-                        ),
-                    ),
-                    operation_latency_ms=latency,
-                    error_info=None
-                    if self._error_name is None
-                    else DriverErrorInfo(error_name=self._error_name),
-                )
-            ),
-        )
-
-    def fill(self, template: bytes, agent: bytes, tail: bytes) -> bytes:
-        """See `encoding.Statement`."""
-        start, ready, consumed = self._start_ns, self._first_batch_ns, self._results_consumed_ns
-        if ready is None:
-            ready = self._execute_complete_ns
-        statement_id = self._id
-        end = self._emitted_ns if consumed is None else consumed
-        own = type(statement_id) is int
-        return template % (
-            statement_id if own else self._event_number,
-            self._emitted_at_ns // 1_000_000,
-            agent,
-            statement_id,
-            None if own else statement_id.encode(),  # type: ignore[union-attr]
-            self.chunk_id,
-            self.retry_count,
-            self._chunk_first_ms,
-            self._chunk_slowest_ms,
-            self._chunk_count,
-            self._chunk_sum_ms,
-            None if ready is None else (ready - start) // 1_000_000,
-            None if consumed is None else (consumed - start) // 1_000_000,
-            self._poll_count,
-            self._poll_sum_ms,
-            (end - start) // 1_000_000,
-            tail,
-        )
+            raise TypeError("a shape with a value that is not a member of the wire's enum has no template")
+        return _Blank(self)
 
     def _chunk_details(self) -> ChunkDetails:
         if self._chunk_overrides is None:
@@ -311,6 +262,42 @@ class LoggedStatement:
             }
         told = self._chunk_overrides.items()
         return ChunkDetails(**{**recorded, **{name: value for name, value in told if value is not None}})
+
+
+# The facts that the numbers of a log are made of.
+_NUMBERS: Final = (
+    "_id",
+    "_event_number",
+    "_emitted_at_ns",
+    "chunk_id",
+    "retry_count",
+    "_chunk_first_ms",
+    "_chunk_slowest_ms",
+    "_chunk_count",
+    "_chunk_sum_ms",
+    "_execute_complete_ns",
+    "_first_batch_ns",
+    "_results_consumed_ns",
+    "_emitted_ns",
+    "_poll_count",
+    "_poll_sum_ms",
+)
+_ABSENT_IF_ZERO: Final = frozenset({"_chunk_count", "_poll_count"})
+_BLANK_SESSION: Final = TelemetrySessionContext(user_agent="blank")
+
+
+class _Blank(LoggedStatement):
+    """A statement of the same shape as another. Each number that its log has is a blank, unlike any other number."""
+
+    def __init__(self, statement: LoggedStatement) -> None:
+        facts = {name: getattr(statement, name) for name in LoggedStatement.__annotations__}
+        for blank, name in enumerate(_NUMBERS, FIRST_BLANK):
+            fact = facts[name]
+            if isinstance(fact, str):
+                facts[name] = str(blank)
+            elif fact is not None and not (fact == 0 and name in _ABSENT_IF_ZERO):
+                facts[name] = blank * 1_000_000 if name.endswith("_ns") else blank
+        vars(self).update(facts, session=_BLANK_SESSION, _start_ns=0)
 
 
 class StatementRecord(Struct, LoggedStatement, eq=False, gc=False, frozen=True):

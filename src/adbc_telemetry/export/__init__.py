@@ -1,1 +1,19 @@
-"""Where events go: each exporter in a module of its own, all of them interchangeable and stackable."""
+"""Where events go: each exporter in a module of its own, interchangeable and stackable.
+
+    base               what an exporter is, what it answers, and how the client calls one
+    abilities          what an exporter may be able to do beyond `export` and `close`
+    circuit_breaker    an exporter before another one: while the circuit is open, it answers DROPPED
+    breaker            the circuit breaker itself
+    databricks, otlp   exporters over HTTP; delivery splits batches into requests, transport.retry makes them again
+    jsonlines, memory  exporters into a file and into a list
+
+To add an exporter:
+
+1. Write a module with a class that inherits from `base.AbleExporter` (over HTTP: `delivery.HttpTelemetryExporter`).
+   Define `export` and `close`. Decorate `export` with `@never_raises(failed_export)`, and answer an empty batch with
+   `NOTHING_EXPORTED`.
+2. Override the abilities that it has.
+3. If it has a lock, a thread or a connection, register with `renew_in_child` and define `after_fork_in_child`.
+4. Add the class to the lazy names of `adbc_telemetry/__init__.py`, and to the tests of `tests/unit/export` that take
+   every exporter.
+"""

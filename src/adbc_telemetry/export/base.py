@@ -1,4 +1,8 @@
-"""What every exporter is, and what it answers."""
+"""What every exporter is, what it answers, and how the client calls one so that its exceptions end here.
+
+An exporter needs `export` and `close`, no more (`TelemetryExporter`). What else it may be able to do stands in
+`abilities`. `with_abilities` adapts an exporter that knows nothing of them, once, where it comes in.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +14,10 @@ from msgspec import Struct
 
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.reentrant import AtomicCounter
+from adbc_telemetry.export.abilities import ExporterAbilities
 from adbc_telemetry.schema import TelemetryFrontendLog
+
+_OUR_EXPORTERS: Final = f"{__package__}."
 
 
 class ExportOutcome(Enum):
@@ -21,11 +28,11 @@ class ExportOutcome(Enum):
     REJECTED = "rejected"
     """Refused for good: sending again would not help."""
     FAILED = "failed"
-    """Not delivered after all retries, or for an error of ours."""
+    """Not delivered after all retries, or because of an error of ours."""
     DROPPED = "dropped"
     """Not tried: the circuit is open."""
     CANCELLED = "cancelled"
-    """Given up because the deadline came, or the exporter was closed."""
+    """Given up because the deadline came, or because the exporter was closed or preempted."""
 
 
 class BatchOutcome(Struct, frozen=True):
@@ -39,15 +46,15 @@ class BatchOutcome(Struct, frozen=True):
 class ExportResult(Struct, frozen=True):
     """What became of a batch.
 
-    `delivered` and `rejected` logs have reached their end one by one; `outcome` is that of the others (of all,
-    where there are no others).
+    `delivered` and `rejected` logs are done with, one by one. `outcome` says what became of the others, or of all
+    logs if there are no others.
 
     Attributes:
         outcome: see `ExportOutcome`.
         delivered: logs that were accepted.
         rejected: logs that were refused.
-        reason: why it was not all delivered, in words without a host, a token or a payload; None if it was.
-        unsent: the logs that `outcome` is of, where the exporter can tell them; else they are the batch's last ones.
+        reason: why not all logs were delivered, in words without a host, a token or a payload; None if they were.
+        unsent: the logs that `outcome` is about, if the exporter can tell which; else they are the batch's last ones.
     """
 
     outcome: ExportOutcome
@@ -57,7 +64,7 @@ class ExportResult(Struct, frozen=True):
     unsent: Sequence[TelemetryFrontendLog] | None = None
 
     def batch_outcome(self, batch: Sequence[TelemetryFrontendLog]) -> BatchOutcome:
-        """How each log of `batch` has ended, whatever an exporter of somebody's may have counted."""
+        """What became of each log of `batch`. The counts add up, even if a foreign exporter has miscounted."""
         delivered = min(max(self.delivered, 0), len(batch))
         rejected = min(max(self.rejected, 0), len(batch) - delivered)
         rest = len(batch) - delivered - rejected
@@ -77,24 +84,61 @@ class ExportResult(Struct, frozen=True):
 
 NOTHING_EXPORTED: Final = ExportResult(ExportOutcome.DELIVERED)
 """The answer to an empty batch. It says nothing about the other side, which is not asked."""
+NOT_ENCODABLE: Final = "not a log, or a value that the wire cannot carry"
+"""The reason for rejecting a log that cannot be encoded."""
 
 
 @runtime_checkable
 class TelemetryExporter(Protocol):
-    """Takes a batch somewhere. May be called from several threads; need not be fast; may raise."""
+    """Delivers batches. May be called from several threads; may block; may raise."""
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Deliver `logs`.
 
         Args:
-            logs: the batch. An empty one is delivered without a word to the other side.
-            deadline: the `time.monotonic()` value by which the call has returned; None for no limit.
+            logs: the batch. An empty one counts as delivered, and nothing is sent.
+            deadline: the `time.monotonic()` value by which the call returns; None for no limit.
         """
         ...
 
     def close(self) -> None:
         """Release what it holds; an export under way ends soon. Idempotent."""
         ...
+
+
+class AbleExporter(ExporterAbilities):
+    """An exporter as the client calls it: with every ability, if only by doing nothing. The base of our exporters."""
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        """See `TelemetryExporter`."""
+        raise NotImplementedError
+
+    def close(self) -> None:
+        """See `TelemetryExporter`."""
+        raise NotImplementedError
+
+
+class _ForeignExporter(AbleExporter):
+    """Adapts an exporter of the program's own. It may have `expire` and `preempt`, and need not."""
+
+    def __init__(self, exporter: TelemetryExporter) -> None:
+        self._exporter = exporter
+
+    def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
+        return self._exporter.export(logs, deadline=deadline)
+
+    def expire(self, deadline: float) -> None:
+        expire = getattr(self._exporter, "expire", None)
+        if expire is not None:
+            expire(deadline)
+
+    def preempt(self, long_waits_only: bool = False) -> None:
+        preempt = getattr(self._exporter, "preempt", None)
+        if preempt is not None:
+            preempt(long_waits_only)
+
+    def close(self) -> None:
+        self._exporter.close()
 
 
 def checked_exporter(exporter: Any) -> TelemetryExporter:
@@ -110,29 +154,38 @@ def checked_exporter(exporter: Any) -> TelemetryExporter:
     return exporter  # type: ignore[no-any-return]
 
 
+def with_abilities(exporter: TelemetryExporter) -> AbleExporter:
+    """`exporter` itself if it inherits the abilities, else an adapter that has them in its place."""
+    return exporter if isinstance(exporter, AbleExporter) else _ForeignExporter(exporter)
+
+
 def failed_export(error: BaseException, *_: object, **__: object) -> ExportResult:
-    """What an export comes to that has raised."""
+    """The result of an export that has raised `error`."""
     return ExportResult(ExportOutcome.FAILED, reason=type(error).__name__)
 
 
-def _counted_failure(
-    error: Exception, exporter: object, logs: object, deadline: object, errors: AtomicCounter
-) -> ExportResult:
+# The exceptions of foreign exporters end in the functions below. Each of these takes the counter of errors last.
+
+
+def _count(error: Exception, exporter: AbleExporter, *arguments: object) -> None:
+    errors = arguments[-1]
+    assert isinstance(errors, AtomicCounter)
     errors.increment()
+
+
+def _count_failed_export(error: Exception, exporter: AbleExporter, *arguments: object) -> ExportResult:
+    _count(error, exporter, *arguments)
     return failed_export(error)
 
 
-# The exceptions of foreign exporters end here. `errors` counts them.
-
-
-@never_raises(_counted_failure)
+@never_raises(_count_failed_export)
 def safe_export(
-    exporter: TelemetryExporter,
+    exporter: AbleExporter,
     logs: Sequence[TelemetryFrontendLog],
     deadline: float | None,
     errors: AtomicCounter,
 ) -> ExportResult:
-    """Export with an exporter of anybody's: an exception, or an answer that is none, is a failed export."""
+    """Export `logs`. An exception, or an answer of another type, is a failed export and counts as an error."""
     result = exporter.export(logs, deadline=deadline)
     if not isinstance(result, ExportResult):
         raise TypeError(f"export() must return an ExportResult, not {type(result).__name__}")
@@ -143,48 +196,35 @@ def safe_export(
     return result
 
 
-@never_raises(lambda error, exporter: False)
-def takes_statements(exporter: object) -> bool:
-    """Whether an exporter would rather have statements than the logs that it would take apart again.
-
-    Only exporters of ours say so, of themselves: a subclass, or whatever else stands in for one, gets logs.
-    """
-    return getattr(exporter, "takes_statements", False) is True
-
-
-def _count(error: Exception, exporter: object, *arguments: object) -> None:
-    errors = arguments[-1]
-    assert isinstance(errors, AtomicCounter)
-    errors.increment()
+@never_raises(_count)
+def expire(exporter: AbleExporter, deadline: float, errors: AtomicCounter) -> None:
+    """`ExporterAbilities.expire`; an exception counts as an error."""
+    exporter.expire(deadline)
 
 
 @never_raises(_count)
-def expire(exporter: object, deadline: float, errors: AtomicCounter) -> None:
-    """Tell an exporter that everything under way has to be over by `deadline`, if it can be told."""
-    notify = getattr(exporter, "expire", None)
-    if notify is not None:
-        notify(deadline)
+def preempt(exporter: AbleExporter, long_waits_only: bool, errors: AtomicCounter) -> None:
+    """`ExporterAbilities.preempt`; an exception counts as an error."""
+    exporter.preempt(long_waits_only)
 
 
 @never_raises(_count)
-def preempt(exporter: object, long_waits_only: bool, errors: AtomicCounter) -> None:
-    """Have the export under way end as cancelled, or only if it waits for a `Retry-After`, if it can be told."""
-    notify = getattr(exporter, "preempt", None)
-    if notify is not None:
-        notify(long_waits_only)
-
-
-@never_raises(lambda error, exporter: False)
-def hold_nothing_open(exporter: object) -> bool:
-    """Have an exporter keep nothing open between exports from now on; False of one that has to be closed instead.
-
-    Only exporters of ours can be told, and not their subclasses, whose `close` may have more to do.
-    """
-    notify = getattr(exporter, "hold_nothing_open", None)
-    return notify is not None and notify() is True
-
-
-@never_raises(_count)
-def safe_close(exporter: TelemetryExporter, errors: AtomicCounter) -> None:
-    """Close an exporter of anybody's; an exception changes nothing any more."""
+def safe_close(exporter: AbleExporter, errors: AtomicCounter) -> None:
+    """Close `exporter`; an exception counts as an error."""
     exporter.close()
+
+
+def takes_statements(exporter: AbleExporter) -> bool:
+    """`ExporterAbilities.takes_statements`, of our own exporters; a subclass of theirs gets logs."""
+    return _is_ours(exporter) and exporter.takes_statements
+
+
+@never_raises(lambda error, exporter: False)
+def hold_nothing_open(exporter: AbleExporter) -> bool:
+    """`ExporterAbilities.hold_nothing_open`, of our own exporters; a subclass of theirs has to be closed."""
+    return _is_ours(exporter) and exporter.hold_nothing_open()
+
+
+def _is_ours(exporter: AbleExporter) -> bool:
+    """Whether the class itself is one of this folder, not a subclass of one."""
+    return type(exporter).__module__.startswith(_OUR_EXPORTERS)

@@ -1,4 +1,4 @@
-"""CircuitBreaker: `pybreaker` on a clock that cannot jump, with one probe at a time and no lock during I/O."""
+"""CircuitBreaker: `pybreaker` with a clock that cannot jump, one probe at a time, and no lock during I/O."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ class CircuitBreakerState(Enum):
     OPEN = "open"
     """None."""
     HALF_OPEN = "half-open"
-    """One at a time, to see whether the endpoint is well again."""
+    """One at a time, to see whether the endpoint has recovered."""
 
 
 class CircuitTransition(Struct, frozen=True):
-    """A change of state, at a `time.monotonic()` value."""
+    """A change of state; `at` is a `time.monotonic()` value."""
 
     at: float
     old: CircuitBreakerState
@@ -41,7 +41,7 @@ class CircuitTransition(Struct, frozen=True):
 
 
 class Permit(Struct, frozen=True):
-    """The leave to make one export, under the state of that moment."""
+    """Permission to make one export, valid for the state in which it was given."""
 
     generation: int
 
@@ -49,13 +49,13 @@ class Permit(Struct, frozen=True):
 class CircuitBreaker:
     """The breaker of one host.
 
-    `pybreaker` keeps the states and counts. It would hold its lock during the call that it guards, so exports ask
-    for a permit before and report the outcome after. A permit is of the generation of its state: the outcome of
-    an export that began before the last change of state says nothing about the new one.
+    `pybreaker` keeps the states and counts. It would hold its lock during the call that it guards, so an export asks
+    for a permit before and reports its outcome after. Each change of state begins a new generation, and a permit
+    belongs to one: the outcome of an export that began before the last change says nothing about the new state.
 
     Args:
         config: its threshold and timeout; None for the defaults.
-        diagnostics: where the changes of state are told.
+        diagnostics: logs the changes of state; None for no log.
 
     Raises:
         TypeError, ValueError: `config` is no configuration, or makes no sense.
@@ -92,17 +92,17 @@ class CircuitBreaker:
 
     @property
     def state(self) -> CircuitBreakerState:
-        """The state; an open circuit turns half-open when an export asks after the timeout."""
+        """The state. An open circuit becomes half-open when an export asks after the timeout, not earlier."""
         return CircuitBreakerState(self._breaker.current_state)
 
     @property
     def transitions(self) -> list[CircuitTransition]:
-        """The last changes of state, oldest first; a hundred at the most."""
+        """The last changes of state, oldest first; at most a hundred."""
         with self._lock:
             return list(self._transitions)
 
     def ask(self) -> Permit | None:
-        """The permit to make an export now, or None. Each permit is to be given back to `report`."""
+        """The permit to make an export now, or None. Each permit must be given back to `report`."""
         with self._lock:
             if self.state is CircuitBreakerState.OPEN and self._storage.seconds_open() >= self._open_seconds:
                 self._breaker.half_open()
@@ -114,7 +114,7 @@ class CircuitBreaker:
         return permit
 
     def report(self, permit: Permit, success: bool | None) -> None:
-        """How the export of `permit` went; None where it says nothing about the endpoint."""
+        """Count how the export of `permit` went; `success` is None if that says nothing about the endpoint."""
         with self._lock:
             if permit.generation != self._generation:
                 return
@@ -122,7 +122,7 @@ class CircuitBreaker:
             if success:
                 self._breaker.call(_succeed)
             elif success is not None:
-                with contextlib.suppress(_ExportFailed):  # pybreaker hands on what it has counted
+                with contextlib.suppress(_ExportFailed):  # pybreaker counts the exception and raises it again
                     self._breaker.call(_fail)
         self._tell()
 
@@ -134,7 +134,7 @@ class CircuitBreaker:
         self._untold.append(transition)
 
     def _tell(self) -> None:
-        """Log the changes of state. Not with the lock: the log's handlers are the program's."""
+        """Log the changes of state. Don't call it with the lock: handlers of the log belong to the program."""
         while self._untold:
             try:
                 transition = self._untold.popleft()
@@ -171,10 +171,10 @@ class _Listener(pybreaker.CircuitBreakerListener):
 
 
 class _MonotonicStorage(pybreaker.CircuitMemoryStorage):
-    """Remembers when the circuit opened by the monotonic clock.
+    """Remembers by the monotonic clock when the circuit opened.
 
-    pybreaker asks the wall clock, so that a jump of the system's time would end an open phase at once or keep
-    the circuit open for hours. `opened_at` is now less the time that has truly gone by.
+    pybreaker uses the wall clock. A jump of the system's time would close the circuit at once, or keep it open for
+    hours. So `opened_at` is the wall clock's time of now, less the time that has really passed.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,9 @@
-"""CircuitBreakerTelemetryExporter, and the one breaker that each host has."""
+"""CircuitBreakerTelemetryExporter, and the breakers, one per host.
+
+While the circuit of a host is open, `CircuitBreakerTelemetryExporter.export` asks nothing of the endpoint and answers
+`DROPPED`. What becomes of the events then is the client's decision: it drops and counts them, keeps them in the queue
+(`circuit_open="retain"`), or writes them to the spool (`spool_dir`).
+"""
 
 from __future__ import annotations
 
@@ -13,6 +18,7 @@ from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import AtomicCounter
 from adbc_telemetry.export.base import (
     NOTHING_EXPORTED,
+    AbleExporter,
     ExportOutcome,
     ExportResult,
     TelemetryExporter,
@@ -23,6 +29,7 @@ from adbc_telemetry.export.base import (
     safe_close,
     safe_export,
     takes_statements,
+    with_abilities,
 )
 from adbc_telemetry.schema import TelemetryFrontendLog
 
@@ -31,7 +38,7 @@ if TYPE_CHECKING:
 
 
 class CircuitBreakerManager:
-    """The breakers of this process, one a host."""
+    """The breakers of this process, one per host."""
 
     def __init__(self) -> None:
         self._breakers: dict[str, CircuitBreaker] = {}
@@ -44,16 +51,16 @@ class CircuitBreakerManager:
 
     @staticmethod
     def get_instance() -> CircuitBreakerManager:
-        """The one of this process."""
+        """The manager of this process."""
         return _instance
 
     def get_circuit_breaker(self, host: str, config: TelemetryConfiguration | None = None) -> CircuitBreaker:
-        """The breaker of `host`, made by `config` (or the defaults) where there is none yet.
+        """The breaker of `host`; made with `config`, or the defaults, if there is none yet.
 
         Raises:
-            ValueError, TypeError: `host` names none, or `config` is no configuration or makes no sense.
+            ValueError, TypeError: `host` names no host, or `config` is no configuration or makes no sense.
         """
-        # pybreaker takes its time to load, and nobody needs it before there is a host.
+        # pybreaker is slow to import, and not needed before there is a host.
         from adbc_telemetry.export.breaker import CircuitBreaker
 
         name = normalize_host(host)
@@ -62,12 +69,12 @@ class CircuitBreakerManager:
         with self._lock:
             breaker = self._breakers.get(name)
             if breaker is None:
-                # A signal handler may have made one meanwhile.
+                # Not a plain assignment: a signal handler may have made one since `get`.
                 breaker = self._breakers.setdefault(name, CircuitBreaker(config, Diagnostics(name)))
             return breaker
 
     def remove_circuit_breaker(self, host: str) -> None:
-        """Forget the breaker of `host`; the next one starts closed. Without one, nothing happens."""
+        """Forget the breaker of `host`; the next one starts closed. Does nothing if there is none."""
         name = normalize_host(host)
         with self._lock:
             self._breakers.pop(name, None)
@@ -81,21 +88,21 @@ class CircuitBreakerManager:
 _instance = CircuitBreakerManager()
 
 
-class CircuitBreakerTelemetryExporter:
+class CircuitBreakerTelemetryExporter(AbleExporter):
     """Puts the breaker of `host` before another exporter.
 
-    Every export that fails counts, by whatever error; one that its deadline cut short does not. While the
-    circuit is open nothing is asked of `inner`, and the outcome is `DROPPED`. An empty batch is no export.
+    Every export that fails counts, whatever the error; one that its deadline cut short does not. While the
+    circuit is open, `inner` is not called and the outcome is `DROPPED`. An empty batch counts as no export.
 
     Raises:
-        ValueError, TypeError: `inner` is no exporter, `host` names none, or `config` is no configuration or makes
-            no sense.
+        ValueError, TypeError: `inner` is no exporter, `host` names no host, or `config` is no configuration or
+            makes no sense.
     """
 
     def __init__(
         self, inner: TelemetryExporter, host: str, config: TelemetryConfiguration | None = None
     ) -> None:
-        self._inner = checked_exporter(inner)
+        self._inner = with_abilities(checked_exporter(inner))
         self._host = normalize_host(host)
         self._breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(self._host, config)
         self._errors = AtomicCounter()
@@ -112,16 +119,16 @@ class CircuitBreakerTelemetryExporter:
 
     @property
     def errors(self) -> int:
-        """How many exceptions of `inner` have ended here."""
+        """How many exceptions of `inner` were swallowed here."""
         return self._errors.value()
 
     @property
     def takes_statements(self) -> bool:
-        """See `export.base.takes_statements`."""
-        return type(self) is CircuitBreakerTelemetryExporter and takes_statements(self._inner)
+        """Whether `inner` does."""
+        return takes_statements(self._inner)
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
-        """Export through `inner` if the circuit lets it. Never raises."""
+        """Export through `inner` unless the circuit is open. Never raises."""
         if not logs:
             return NOTHING_EXPORTED
         permit = self._breaker.ask()
@@ -130,7 +137,7 @@ class CircuitBreakerTelemetryExporter:
         success: bool | None = False
         try:
             result = safe_export(self._inner, logs, deadline, self._errors)
-            # Logs that were refused one by one say something about the logs, not about the endpoint.
+            # Logs that were refused one by one say something about the logs, nothing about the endpoint.
             refused = result.outcome is ExportOutcome.REJECTED and result.rejected >= len(logs)
             cancelled = result.outcome is ExportOutcome.CANCELLED
             success = None if refused or cancelled else bool(result)
@@ -139,17 +146,17 @@ class CircuitBreakerTelemetryExporter:
         return result
 
     def expire(self, deadline: float) -> None:
-        """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
+        """See `ExporterAbilities.expire`."""
         expire(self._inner, deadline, self._errors)
 
     def preempt(self, long_waits_only: bool = False) -> None:
-        """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
+        """See `ExporterAbilities.preempt`."""
         preempt(self._inner, long_waits_only, self._errors)
 
     def hold_nothing_open(self) -> bool:
-        """See `export.base.hold_nothing_open`."""
-        return type(self) is CircuitBreakerTelemetryExporter and hold_nothing_open(self._inner)
+        """See `ExporterAbilities.hold_nothing_open`."""
+        return hold_nothing_open(self._inner)
 
     def close(self) -> None:
-        """Close `inner`. The breaker stays, as long as the host's leases do."""
+        """Close `inner`. The breaker stays for as long as the host has leases."""
         safe_close(self._inner, self._errors)

@@ -1,4 +1,4 @@
-"""DatabricksTelemetryExporter: batches to requests, requests to the telemetry service, politely."""
+"""DatabricksTelemetryExporter: batches as requests to the telemetry service of a Databricks workspace."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
-from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import Delivery
+from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.auth import Auth
-from adbc_telemetry.transport.retry import PoliteSender
+from adbc_telemetry.transport.retry import RetryingTransport
 
 AUTHENTICATED_PATH: Final = "/telemetry-ext"
 UNAUTHENTICATED_PATH: Final = "/telemetry-unauth"
@@ -27,16 +27,16 @@ _HEADERS: Final = {"Content-Type": "application/json", "Accept": "application/js
 
 
 class _Answer(Struct):
-    """What matters of a `TelemetryResponse`; a server that leaves the number out has accepted all."""
+    """The part of a `TelemetryResponse` that matters. A server that leaves the number out has accepted all logs."""
 
     numProtoSuccess: int | None = None
 
 
-class DatabricksTelemetryExporter:
+class DatabricksTelemetryExporter(HttpTelemetryExporter):
     """Sends logs to `https://{host}/telemetry-ext`, or to `/telemetry-unauth` without credentials.
 
-    429, 5xx, timeouts and connection errors are tried again, with exponential back-off and full jitter, not
-    before a `Retry-After` is over, and never past the deadline. All other 4xx reject the logs; 413 splits them.
+    429, 5xx, timeouts and connection errors are tried again; see `transport.retry`. All other 4xx reject the logs,
+    except 413, which splits the batch.
 
     Args:
         host: a host or an http(s) URL.
@@ -44,14 +44,16 @@ class DatabricksTelemetryExporter:
         auth: returns the headers that authenticate a request; called for every request, on the exporting thread.
 
     Raises:
-        ValueError: `host` names none, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
+        ValueError: `host` names no host, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
             another machine.
         TypeError: `host` is no string, `config` is no configuration, or `auth` cannot be called.
     """
 
     def __init__(self, host: str, config: TelemetryConfiguration, *, auth: Auth | None = None) -> None:
-        self._sender = PoliteSender(
-            host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
+        super().__init__(
+            RetryingTransport(
+                host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
+            )
         )
         self._max_request_bytes = config.max_request_bytes
         self.after_fork_in_child()
@@ -65,60 +67,37 @@ class DatabricksTelemetryExporter:
     @property
     def host(self) -> str:
         """The host, normalised."""
-        return self._sender.host
-
-    @property
-    def endpoint_url(self) -> str:
-        """Where requests go."""
-        return self._sender.endpoint_url
+        return self._transport.host
 
     @property
     def takes_statements(self) -> bool:
-        """See `export.base.takes_statements`."""
-        return type(self) is DatabricksTelemetryExporter
+        """True: the encoder writes a statement without building its log first."""
+        return True
 
     @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
 
         Args:
-            logs: what to send; one that cannot be encoded is rejected alone.
-            deadline: the `time.monotonic()` value by which this has returned.
+            logs: what to send; only those that cannot be encoded are rejected.
+            deadline: the `time.monotonic()` value by which this returns.
         """
-
         if not logs:
             return NOTHING_EXPORTED
 
         def request(body: bytes, count: int) -> int:
-            return _accepted(self._sender.post(body, _HEADERS, deadline), count)
+            return _accepted(self._transport.post(body, _HEADERS, deadline), count)
 
         delivery = Delivery(request, _body, self._max_request_bytes)
         with self._encoding:
             encoded = self._encoder.encode_strings(logs)
         strings = [string for string in encoded if string is not None]
         if len(strings) < len(encoded):
-            delivery.reject(len(encoded) - len(strings), "not a log, or a value that the wire cannot carry")
+            delivery.reject(len(encoded) - len(strings), NOT_ENCODABLE)
             logs = [log for log, string in zip(logs, encoded, strict=True) if string is not None]
         for run in split_strings(strings, self._max_request_bytes):
             delivery.send(run)
         return delivery.result(logs)
-
-    def expire(self, deadline: float) -> None:
-        """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
-        self._sender.expire(deadline)
-
-    def preempt(self, long_waits_only: bool = False) -> None:
-        """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
-        self._sender.preempt(long_waits_only)
-
-    def hold_nothing_open(self) -> bool:
-        """See `export.base.hold_nothing_open`."""
-        self._sender.hold_nothing_open()
-        return type(self) is DatabricksTelemetryExporter
-
-    def close(self) -> None:
-        """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""
-        self._sender.close()
 
 
 def _body(strings: Sequence[bytes]) -> bytes:
@@ -126,8 +105,11 @@ def _body(strings: Sequence[bytes]) -> bytes:
 
 
 def _accepted(body: bytes | None, count: int) -> int:
-    """How many logs the answer says it has accepted. A 2xx without a body accepts all; one that is no answer, none:
-    it comes from something in between that knows nothing of logs."""
+    """How many logs the answer says it has accepted.
+
+    A 2xx without a body accepts all. A body that is no `TelemetryResponse` accepts none: it comes from something in
+    between that knows nothing of logs.
+    """
     if body is not None and not body.strip():
         return count
     try:

@@ -1,11 +1,11 @@
-"""Delivery: a batch on its way in requests that are small enough, and the account of what became of it."""
+"""What exporters over HTTP share: the connection to one endpoint, and a batch on its way in requests."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import Final, Generic, TypeVar
 
-from adbc_telemetry.export.base import ExportOutcome, ExportResult
+from adbc_telemetry.export.base import AbleExporter, ExportOutcome, ExportResult
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.errors import (
     ExportError,
@@ -13,20 +13,50 @@ from adbc_telemetry.transport.errors import (
     RequestCancelledError,
     is_terminal_error,
 )
+from adbc_telemetry.transport.retry import RetryingTransport
 
 _PAYLOAD_TOO_LARGE: Final = 413
 
 Item = TypeVar("Item")
 
 
+class HttpTelemetryExporter(AbleExporter):
+    """An exporter whose abilities are those of its transport."""
+
+    def __init__(self, transport: RetryingTransport) -> None:
+        self._transport = transport
+
+    @property
+    def endpoint_url(self) -> str:
+        """Where requests go."""
+        return self._transport.endpoint_url
+
+    def expire(self, deadline: float) -> None:
+        """See `ExporterAbilities.expire`."""
+        self._transport.expire(deadline)
+
+    def preempt(self, long_waits_only: bool = False) -> None:
+        """See `ExporterAbilities.preempt`."""
+        self._transport.preempt(long_waits_only)
+
+    def hold_nothing_open(self) -> bool:
+        """See `ExporterAbilities.hold_nothing_open`."""
+        self._transport.hold_nothing_open()
+        return True
+
+    def close(self) -> None:
+        """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""
+        self._transport.close()
+
+
 class Delivery(Generic[Item]):
-    """One export: sends items in requests and counts.
+    """One export: sends items in requests and counts what became of them.
 
     Args:
         request: makes one request of some items and returns how many of them were accepted.
         encode: the body of a request of some items.
-        max_request_bytes: the largest body; more items than fit are halved, as they are when the other side
-            answers 413, and one that is too large alone is rejected.
+        max_request_bytes: the largest body. Items that do not fit are halved, as they are when the other side
+            answers 413; one that is too large alone is rejected.
     """
 
     def __init__(
@@ -39,9 +69,11 @@ class Delivery(Generic[Item]):
         self._encode = encode
         self._max_request_bytes = max_request_bytes
         self._delivered = 0
-        self._ended = 0  # items that requests were made of, or that were too large for one
+        self._ended = 0  # items that a request has carried, or that were too large for one
         self._rejected = 0
-        self._outcome: ExportOutcome | None = None  # of all that is left; once it is set nothing more is sent
+        self._outcome: ExportOutcome | None = (
+            None  # of all items that are left; once it is set nothing more is sent
+        )
         self._reason: str | None = None
 
     def reject(self, count: int, reason: str) -> None:
@@ -50,7 +82,7 @@ class Delivery(Generic[Item]):
         self._reason = reason
 
     def send(self, items: Sequence[Item]) -> None:
-        """Make one request, or two halves where it turns out to be too large."""
+        """Make one request, or one per half if it turns out to be too large."""
         if self._outcome is not None:
             return
         body = self._encode(items)
@@ -74,7 +106,11 @@ class Delivery(Generic[Item]):
                 self.reject(len(items) - accepted, "the server did not accept all")
 
     def result(self, logs: Sequence[TelemetryFrontendLog]) -> ExportResult:
-        """What has become of everything; `logs` are those that the items were made from, in the same order."""
+        """What became of everything.
+
+        Args:
+            logs: the logs that the items were made from, in the same order.
+        """
         outcome = self._outcome
         if outcome is None:
             refused = self._rejected and not self._delivered

@@ -1,4 +1,4 @@
-"""JsonLinesTelemetryExporter: one log a line into a file, to look at or to ship by other means."""
+"""JsonLinesTelemetryExporter: one log per line into a file, to look at or to ship by other means."""
 
 from __future__ import annotations
 
@@ -9,15 +9,22 @@ from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder
-from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult, failed_export
+from adbc_telemetry.export.base import (
+    NOT_ENCODABLE,
+    NOTHING_EXPORTED,
+    AbleExporter,
+    ExportOutcome,
+    ExportResult,
+    failed_export,
+)
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 
-class JsonLinesTelemetryExporter:
-    """Appends to the file at `path`, which it makes readable for its owner alone (0600).
+class JsonLinesTelemetryExporter(AbleExporter):
+    """Appends to the file at `path`, which it creates readable only for its owner (0600).
 
-    Each batch is one write at the end of the file, so that several processes may share it. The file is opened
-    for each batch: a rotation of the file is followed. A file that cannot be written fails the export.
+    Each batch is one write at the end of the file, so several processes may share it. The file is opened for each
+    batch, so it may be rotated at any time. An export fails if the file cannot be written.
 
     Raises:
         TypeError: `path` is no path.
@@ -35,11 +42,11 @@ class JsonLinesTelemetryExporter:
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = Lock()  # one writer a process: guards _encoder, and keeps batches in order
+        self._lock = Lock()  # one writer per process: guards _encoder and _closed, and keeps batches in order
 
     @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
-        """Append `logs`. One that cannot be encoded is rejected alone. Never raises."""
+        """Append `logs`. Only a log that cannot be encoded is rejected. Never raises."""
         if not logs:
             return NOTHING_EXPORTED
         with self._lock:
@@ -47,21 +54,18 @@ class JsonLinesTelemetryExporter:
                 return ExportResult(outcome=ExportOutcome.CANCELLED, reason="the exporter is closed")
             encoded = self._encoder.encode_lines(logs)
             lines = [line for line in encoded if line is not None]
-            try:
-                self._append(b"".join(line + b"\n" for line in lines))
-            except OSError as error:
-                return ExportResult(outcome=ExportOutcome.FAILED, reason=type(error).__name__)
+            self._append(b"".join(line + b"\n" for line in lines))
         rejected = len(encoded) - len(lines)
         return ExportResult(
             outcome=ExportOutcome.DELIVERED if lines else ExportOutcome.REJECTED,
             delivered=len(lines),
             rejected=rejected,
-            reason="not a log, or a value that the wire cannot carry" if rejected else None,
+            reason=NOT_ENCODABLE if rejected else None,
         )
 
     def hold_nothing_open(self) -> bool:
-        """See `export.base.hold_nothing_open`."""
-        return type(self) is JsonLinesTelemetryExporter
+        """True: the file is open only while a batch is written."""
+        return True
 
     def close(self) -> None:
         """Later exports are cancelled. Idempotent."""

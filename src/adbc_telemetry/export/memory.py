@@ -1,4 +1,4 @@
-"""InMemoryTelemetryExporter: keeps what it gets, for tests and for a look at what would be sent."""
+"""InMemoryTelemetryExporter: keeps what it gets, for tests and to see what would be sent."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Sequence
 
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.native import Lock
-from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportOutcome, ExportResult
+from adbc_telemetry.export.base import NOTHING_EXPORTED, AbleExporter, ExportOutcome, ExportResult
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 
-class InMemoryTelemetryExporter:
-    """Delivers into a list, `logs`, without a bound. `batches` tells how they came."""
+class InMemoryTelemetryExporter(AbleExporter):
+    """Keeps every log in `logs`, without a bound, and every batch in `batches`."""
 
     def __init__(self) -> None:
         self._batches: list[tuple[TelemetryFrontendLog, ...]] = []
@@ -25,7 +25,7 @@ class InMemoryTelemetryExporter:
 
     @property
     def logs(self) -> list[TelemetryFrontendLog]:
-        """All logs so far, in the order of their arrival."""
+        """All logs so far, in the order in which they came."""
         with self._lock:
             return [log for batch in self._batches for log in batch]
 
@@ -49,9 +49,9 @@ class InMemoryTelemetryExporter:
         return ExportResult(outcome=ExportOutcome.DELIVERED, delivered=len(logs))
 
     def hold_nothing_open(self) -> bool:
-        """See `export.base.hold_nothing_open`."""
-        return type(self) is InMemoryTelemetryExporter
+        """True: nothing is ever open."""
+        return True
 
     def close(self) -> None:
-        """Take note of it; the logs stay readable."""
+        """Set `closed`; the logs stay readable."""
         self.closed = True

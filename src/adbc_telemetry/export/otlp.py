@@ -1,6 +1,6 @@
 """OtlpTelemetryExporter: events as OpenTelemetry log records, over OTLP/HTTP. Needs `adbc-telemetry[otel]`.
 
-The protobuf is OpenTelemetry's, the requests are ours: its own exporter sleeps past deadlines, and warns in
+The messages are OpenTelemetry's, the requests are ours: OpenTelemetry's exporter sleeps past deadlines and warns in
 the host program's log.
 """
 
@@ -13,13 +13,13 @@ from urllib.parse import unquote, urlsplit
 
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.config import Compression, TelemetryConfiguration
 from adbc_telemetry.core.guard import logger, never_raises
 from adbc_telemetry.core.hosts import is_secure, normalize_host
-from adbc_telemetry.export.base import NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import Delivery
+from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
 from adbc_telemetry.schema import TelemetryFrontendLog
-from adbc_telemetry.transport.retry import PoliteSender
+from adbc_telemetry.transport.retry import RetryingTransport
 
 if TYPE_CHECKING:
     from adbc_telemetry.export.otlp_mapping import EncodedRecord
@@ -30,17 +30,18 @@ LOGS_PATH: Final = "/v1/logs"
 _HEADERS: Final = {"Content-Type": "application/x-protobuf", "Accept": "application/x-protobuf"}
 
 
-class OtlpTelemetryExporter:
-    """Sends each log as a log record to an OpenTelemetry collector. `otlp_mapping` says which attributes it has.
+class OtlpTelemetryExporter(HttpTelemetryExporter):
+    """Sends each log as a log record to an OpenTelemetry collector. `otlp_mapping` lists the attributes.
 
-    Retries are those of `DatabricksTelemetryExporter`.
+    Failed requests are tried again as by `DatabricksTelemetryExporter`.
 
     Args:
-        endpoint: the collector's base URL, to which `/v1/logs` is added, or the URL of its logs. Where nobody says,
-            `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` and `OTEL_EXPORTER_OTLP_ENDPOINT` of the environment, then
+        endpoint: the collector's base URL, to which `/v1/logs` is added, or the URL of its logs. None takes the
+            environment's `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT`, else `OTEL_EXPORTER_OTLP_ENDPOINT`, else
             `http://localhost:4318`.
-        headers: sent with every request, and treated as credentials; `OTEL_EXPORTER_OTLP_LOGS_HEADERS` or
-            `OTEL_EXPORTER_OTLP_HEADERS` where nobody says, unless they would travel unencrypted.
+        headers: sent with every request, and treated as credentials. None takes the environment's
+            `OTEL_EXPORTER_OTLP_LOGS_HEADERS`, else `OTEL_EXPORTER_OTLP_HEADERS`, unless they would travel
+            unencrypted.
         timeout_ms: how long one request may take, from connecting to the last byte of the answer.
         max_retries: how often a failed request is tried again.
         retry_delay_ms: the first back-off's upper bound; it doubles with each retry.
@@ -50,7 +51,7 @@ class OtlpTelemetryExporter:
     Raises:
         ImportError: the extra is not installed.
         ValueError: an argument makes no sense, or `headers` are given and `endpoint` is plain HTTP to another
-            machine. What makes no sense in the environment counts as absent.
+            machine. A variable of the environment that makes no sense counts as absent.
         TypeError: an argument is of the wrong type.
     """
 
@@ -63,10 +64,10 @@ class OtlpTelemetryExporter:
         max_retries: int = 3,
         retry_delay_ms: int = 100,
         max_request_bytes: int = 1_000_000,
-        compression: str = "none",
+        compression: Compression = "none",
     ) -> None:
         try:
-            from adbc_telemetry.export import otlp_mapping  # noqa: F401 - whether it is there
+            from adbc_telemetry.export import otlp_mapping  # noqa: F401 - only to see whether it is installed
         except ImportError as error:
             raise ImportError(
                 "OtlpTelemetryExporter needs OpenTelemetry: pip install 'adbc-telemetry[otel]'"
@@ -84,22 +85,16 @@ class OtlpTelemetryExporter:
         else:
             own_headers = _checked(headers)
         self._max_request_bytes = max_request_bytes
-        self._sender = PoliteSender(
-            where.host, where.path, config, auth=own_headers.copy if own_headers else None
-        )
-
-    @property
-    def endpoint_url(self) -> str:
-        """Where requests go."""
-        return self._sender.endpoint_url
+        auth = own_headers.copy if own_headers else None
+        super().__init__(RetryingTransport(where.host, where.path, config, auth=auth))
 
     @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Send `logs` in requests of at most `max_request_bytes`, one after the other. Never raises.
 
         Args:
-            logs: what to send; one that cannot be encoded is rejected alone.
-            deadline: the `time.monotonic()` value by which this has returned.
+            logs: what to send; only those that cannot be encoded are rejected.
+            deadline: the `time.monotonic()` value by which this returns.
         """
         if not logs:
             return NOTHING_EXPORTED
@@ -107,34 +102,17 @@ class OtlpTelemetryExporter:
         from adbc_telemetry.export import otlp_mapping
 
         def request(body: bytes, count: int) -> int:
-            answer = self._sender.post(body, _HEADERS, deadline)
+            answer = self._transport.post(body, _HEADERS, deadline)
             return otlp_mapping.accepted(answer, count)
 
         delivery = Delivery(request, otlp_mapping.request_body, self._max_request_bytes)
         encoded = [_encoded(log) for log in logs]
         records = [record for record in encoded if record is not None]
         if len(records) < len(logs):
-            delivery.reject(len(logs) - len(records), "not a log, or a value that the wire cannot carry")
+            delivery.reject(len(logs) - len(records), NOT_ENCODABLE)
         if records:
             delivery.send(records)
         return delivery.result([log for log, record in zip(logs, encoded, strict=True) if record is not None])
-
-    def expire(self, deadline: float) -> None:
-        """Have every export, also one under way, be over by `deadline` (`time.monotonic()`)."""
-        self._sender.expire(deadline)
-
-    def preempt(self, long_waits_only: bool = False) -> None:
-        """Have the exports under way end as cancelled, or those alone that wait for a `Retry-After`."""
-        self._sender.preempt(long_waits_only)
-
-    def hold_nothing_open(self) -> bool:
-        """See `export.base.hold_nothing_open`."""
-        self._sender.hold_nothing_open()
-        return type(self) is OtlpTelemetryExporter
-
-    def close(self) -> None:
-        """End what is under way, as cancelled. Idempotent; later exports are cancelled at once."""
-        self._sender.close()
 
 
 def _encoded(log: TelemetryFrontendLog) -> EncodedRecord | None:
@@ -156,7 +134,7 @@ def _parsed(endpoint: str, signal_path: str = LOGS_PATH) -> _Endpoint:
     """The host of an endpoint, and the path of its logs.
 
     Raises:
-        TypeError, ValueError: `endpoint` is none.
+        TypeError, ValueError: `endpoint` names no host.
     """
     host = normalize_host(endpoint)
     parts = urlsplit(endpoint.strip() if "://" in endpoint else f"https://{endpoint.strip()}")
@@ -175,7 +153,7 @@ def _checked(headers: Mapping[str, str]) -> dict[str, str]:
 
 
 def _endpoint_of_the_environment() -> _Endpoint:
-    # OpenTelemetry takes the first as it is and adds the signal's path to the second.
+    # As OpenTelemetry has it: the first is used as it is, the second gets the path of the signal.
     for name, signal_path in (
         ("OTEL_EXPORTER_OTLP_LOGS_ENDPOINT", ""),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", LOGS_PATH),
@@ -190,7 +168,7 @@ def _endpoint_of_the_environment() -> _Endpoint:
 
 
 def _headers_of_the_environment() -> dict[str, str]:
-    """`name=value,name=value`, with values percent-encoded. What cannot be read is left out."""
+    """Reads `name=value,name=value`, with values percent-encoded. An item that cannot be read is left out."""
     text = os.environ.get("OTEL_EXPORTER_OTLP_LOGS_HEADERS") or os.environ.get("OTEL_EXPORTER_OTLP_HEADERS")
     pairs = (item.partition("=") for item in (text or "").split(","))
     return {name.strip(): unquote(value.strip()) for name, equals, value in pairs if equals and name.strip()}

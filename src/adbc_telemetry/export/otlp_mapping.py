@@ -1,8 +1,7 @@
-"""The event as OpenTelemetry has it: which field of the wire model is which attribute, and their protobuf.
+"""Events as OpenTelemetry log records: which field of the wire model becomes which attribute.
 
-Attributes have the names of OpenTelemetry's semantic conventions where those have one for the fact, else
-`adbc.telemetry.` and the name of the wire. A field that none of the tables names is not sent: paths, stack
-traces and other things that belong to the user have no attribute, whoever filled them in.
+An attribute has the name that OpenTelemetry's semantic conventions give it, else `adbc.telemetry.` and the field's
+name. Fields that are in none of the tables are not sent: paths, stack traces and whatever else belongs to the user.
 """
 
 from __future__ import annotations
@@ -38,7 +37,7 @@ if "event_name" not in LogRecord.DESCRIPTOR.fields_by_name:
 
 EVENT_NAME: Final = "adbc.statement"
 PREFIX: Final = "adbc.telemetry."
-_UNKNOWN_SERVICE: Final = "unknown_service"  # as the conventions demand, where nobody says
+_UNKNOWN_SERVICE: Final = "unknown_service"  # the conventions demand this name for a service without one
 
 _OPERATION = "sql_operation.operation_detail."
 _LATENCY = "sql_operation.result_latency."
@@ -126,10 +125,10 @@ RESOURCE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "locale_name": PREFIX + "locale_name",
     "char_set_encoding": PREFIX + "char_set_encoding",
 }
-"""Attributes of the resource, by the field in `DriverSystemConfiguration`. `service.name` is the application's
-name, or the process's."""
+"""Attributes of the resource, by the field in `DriverSystemConfiguration`. `service.name` is the name of the
+application, or of the process."""
 
-# The conventions spell these in their own way, and ask for their spelling where there is one.
+# The conventions have their own spelling of these names, and require it.
 _OS_TYPES: Final = frozenset({"windows", "linux", "darwin", "freebsd", "netbsd", "openbsd", "aix"})
 _ARCHITECTURES: Final = {
     "x86_64": "amd64",
@@ -141,7 +140,7 @@ _ARCHITECTURES: Final = {
 
 
 class EncodedRecord(Struct, frozen=True):
-    """A log as a record, and the system that it comes from."""
+    """A log as a record, and the system that it describes."""
 
     system: DriverSystemConfiguration
     record: LogRecord
@@ -151,7 +150,7 @@ def encode_record(log: TelemetryFrontendLog) -> EncodedRecord:
     """The record of one log.
 
     Raises:
-        TypeError, AttributeError, ValueError: `log` is no log, or holds what is none of the wire's types.
+        TypeError, AttributeError, ValueError: `log` is no log, or one of its values is not of the wire's type.
     """
     if not isinstance(log, TelemetryFrontendLog):
         raise TypeError(f"expected a TelemetryFrontendLog, not {type(log).__name__}")
@@ -167,12 +166,12 @@ def encode_record(log: TelemetryFrontendLog) -> EncodedRecord:
         attributes=[*_attributes(log, LOG_ATTRIBUTES), *_attributes(driver_log, DRIVER_LOG_ATTRIBUTES)],
     )
     system = (driver_log and driver_log.system_configuration) or DriverSystemConfiguration()
-    _resource(system)  # so that one that cannot be encoded fails here, and takes no other log with it
+    _resource(system)  # if it cannot be encoded, it fails here, and costs no other log of the request
     return EncodedRecord(system, record)
 
 
 def request_body(records: Sequence[EncodedRecord]) -> bytes:
-    """The body of a request, an `ExportLogsServiceRequest`: one resource for each system among `records`."""
+    """The body of a request: an `ExportLogsServiceRequest` with one resource per system."""
     by_system: dict[DriverSystemConfiguration, list[LogRecord]] = {}
     for record in records:
         by_system.setdefault(record.system, []).append(record.record)
@@ -188,10 +187,10 @@ def request_body(records: Sequence[EncodedRecord]) -> bytes:
 
 
 def accepted(answer: bytes | None, count: int) -> int:
-    """How many of `count` records the body of an answer says were accepted; an empty one says all.
+    """How many of `count` records were accepted, by the body of an answer; an empty body accepts all.
 
-    An answer that is neither protobuf nor JSON comes from something in between that knows nothing of logs, and
-    has accepted none.
+    An answer that is neither protobuf nor JSON comes from something in between that knows nothing of logs. It accepts
+    none, nor does one that is too long (None).
     """
     if answer is None:
         return 0
@@ -199,14 +198,14 @@ def accepted(answer: bytes | None, count: int) -> int:
     try:
         response.ParseFromString(answer)
     except DecodeError:
-        try:  # some collectors answer in JSON whatever they are asked in
+        try:  # some collectors always answer in JSON
             json_format.Parse(answer, response, ignore_unknown_fields=True)
         except (json_format.ParseError, UnicodeDecodeError):
             return 0
     return max(0, min(count, count - int(response.partial_success.rejected_log_records)))
 
 
-@functools.lru_cache(maxsize=512)  # one a session, not one a log
+@functools.lru_cache(maxsize=512)  # all logs of a session share one
 def _resource(system: DriverSystemConfiguration) -> Resource:
     service = system.client_app_name or system.process_name or _UNKNOWN_SERVICE
     attributes = [
@@ -222,7 +221,7 @@ def _resource(system: DriverSystemConfiguration) -> Resource:
 
 
 def _attributes(message: Struct | None, names: Mapping[str, str]) -> Iterator[KeyValue]:
-    """The attributes of those fields that are there."""
+    """The attributes of the fields that are set."""
     for path, name in names.items():
         value = _value_at(message, path)
         if value is not None:
@@ -250,6 +249,6 @@ def _any_value(value: object) -> AnyValue:
     if isinstance(value, int):
         return AnyValue(int_value=value)
     if isinstance(value, str):
-        # Lone surrogates, which no UTF-8 can carry, become U+FFFD.
+        # UTF-8 cannot carry lone surrogates: they become U+FFFD.
         return AnyValue(string_value=value.encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
     raise TypeError(f"no attribute can be a {type(value).__name__}")

@@ -23,7 +23,7 @@ class Account:
         self._spooled = 0
         self._exports = 0
 
-    def exported(self, ended: BatchOutcome, outcome: ExportOutcome, spooled: int, kept: bool) -> None:
+    def exported(self, batch: BatchOutcome, outcome: ExportOutcome, *, spooled: int, requeued: bool) -> None:
         """A batch is back.
 
         Args:
@@ -33,10 +33,10 @@ class Account:
             kept: they are in the queue again, and have come to no end.
         """
         self._exports += 1
-        self._delivered += ended.delivered
-        self._rejected += ended.rejected
+        self._delivered += batch.delivered
+        self._rejected += batch.rejected
         self._spooled += spooled
-        lost = 0 if kept else len(ended.unsent) - spooled
+        lost = 0 if requeued else len(batch.unsent) - spooled
         if outcome is ExportOutcome.DROPPED:
             self._dropped_open += lost
         else:

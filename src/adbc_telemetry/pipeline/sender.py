@@ -1,11 +1,13 @@
 """The sender: the few threads that all clients of this process share.
 
-One dispatcher decides who sends next; up to seven workers send. The dispatcher alone owns the schedule, so that
-the schedule needs no lock, and it never does I/O, so that no endpoint can hold it up. Everybody talks to it
-through a `SimpleQueue`, whose `put` is reentrant: it may be called from a destructor or a signal handler.
+One dispatcher decides who sends next, and up to seven workers send. A worker gets one assignment after the other: a
+client whose batches it sends, or a task, such as a fetch of feature flags. Only the dispatcher touches the schedule, so
+that needs no lock; the dispatcher never does I/O, so no endpoint can hold it up. Every other thread sends it messages
+through a `SimpleQueue`, whose `put` is reentrant: a destructor or a signal handler may call it.
 
-While others wait for a worker, an export may hold one for its time slice alone; then it is interrupted. What cannot
-be interrupted (an `auth` that hangs, a foreign exporter) has its worker given up, and another takes its place.
+While others wait for a worker, an export may hold one for its time slice only; then the dispatcher preempts it. An
+export that cannot be preempted (an `auth` that hangs, a foreign exporter) keeps its worker: that one is abandoned, and
+another takes its place.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, TypeAlias
 
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
@@ -23,42 +25,51 @@ from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.pipeline.scheduler import PROMPT_SECONDS, Schedule, Sendable, time_slice
 
 MAX_WORKERS: Final = 7
-MAX_LOST_WORKERS: Final = 7
-"""Workers that were given up and replaced, at the most: only code that is not ours can hold on to them."""
+MAX_ABANDONED_WORKERS: Final = 7
+"""At most so many workers are abandoned and replaced: only code that is not ours can hold on to one."""
 
-# How long an interrupted export may take to let go of its worker.
+# How long a preempted export may take to let go of its worker.
 _LETTING_GO_SECONDS: Final = 1.0
-# How often, while somebody waits for a worker, those who hold one are looked at.
+# How often the dispatcher looks at the busy workers while others wait for one.
 _LOOK_SECONDS: Final = 0.02
+
+_Task: TypeAlias = Callable[[], object]
 
 
 class _Worker:
-    """A thread that sends, and what it is at. Written by the worker itself, but for `lost`; read by the dispatcher."""
+    """A thread that sends batches and runs tasks.
 
-    def __init__(self, name: str, jobs: SimpleQueue[Callable[[_Worker], object] | None]) -> None:
-        self._jobs = jobs
-        self.client: Sendable | None = None  # whom it sends for
-        self.degraded = False
+    The worker itself writes `client`, `degraded` and `since`, the dispatcher reads them; `abandoned` is the other way
+    round.
+    """
+
+    def __init__(self, name: str, assignments: SimpleQueue[_Assignment | None]) -> None:
+        self._assignments = assignments
+        self.client: Sendable | None = None  # whose batch it sends at this moment
+        self.degraded = False  # whether the client was degraded when the worker took it
         self.since = 0.0
-        self.lost = False
+        self.abandoned = False
         self.thread = DaemonThread(self._work, name)
 
-    def send(self, client: Sendable, send_batch: Callable[[], object], degraded: bool) -> None:
+    def send_batch(self, client: Sendable, degraded: bool) -> None:
         self.since = time.monotonic()
         self.degraded = degraded
-        self.client = client
+        self.client = client  # last: the dispatcher takes the other two to be this client's
         try:
-            send_batch()
+            _run_safely(client.send_batch)
         finally:
             self.client = None
 
     def _work(self) -> None:
-        while not self.lost:
-            job = self._jobs.get()
-            if job is None:
+        while not self.abandoned:
+            assignment = self._assignments.get()
+            if assignment is None:
                 return
-            job(self)
-            del job  # which holds on to its client
+            assignment(self)
+            del assignment  # it refers to its client, which may be dropped while this thread waits
+
+
+_Assignment: TypeAlias = Callable[[_Worker], object]
 
 
 class SenderThreads:
@@ -66,93 +77,77 @@ class SenderThreads:
 
     def __init__(self) -> None:
         self._mailbox: SimpleQueue[Callable[[Schedule], None] | None] = SimpleQueue()
-        self._jobs: SimpleQueue[Callable[[_Worker], object] | None] = SimpleQueue()
+        self._assignments: SimpleQueue[_Assignment | None] = SimpleQueue()
         self._workers: list[_Worker] = []
         self._dispatcher = DaemonThread(self._dispatch, "adbc-telemetry-dispatcher")
-        # One worker is there from the start: Python 3.12 starts no thread any more once the interpreter ends.
+        # Start one worker right away: Python 3.12 starts no thread any more once the interpreter ends.
         self._add_workers(1)
 
     def wake(self, client: Sendable) -> None:
         """Ask `client` when it wants to send. Reentrant, never blocks."""
         self._mailbox.put(lambda schedule: schedule.examine(client))
 
-    def run_soon(self, job: Callable[[], object]) -> None:
-        """Run `job` in a worker. Reentrant, never blocks."""
-        self._mailbox.put(lambda schedule: schedule.run_task(job))
+    def run_soon(self, task: _Task) -> None:
+        """Run `task` in a worker. Reentrant, never blocks."""
+        self._mailbox.put(lambda schedule: schedule.run_task(task))
 
     def stop(self, deadline: float) -> None:
         """End all threads, and wait for them until `deadline` (`time.monotonic()`)."""
         self._mailbox.put(None)
         self._dispatcher.join(deadline)
-        for worker in self._workers:  # of which there are no more once the dispatcher has ended
+        for worker in self._workers:  # only the dispatcher adds workers, so the list is stable from here
             worker.thread.join(deadline)
 
+    # The dispatcher's thread.
+
     def _dispatch(self) -> None:
-        schedule = Schedule(self._give_to_worker)
+        schedule = Schedule(send=self._assign_client, run=self._assign_task)
         while True:
             try:
-                message = self._mailbox.get(timeout=self._seconds_to_next(schedule))
+                message = self._mailbox.get(timeout=self._seconds_to_wait(schedule))
             except Empty:
                 pass
             else:
                 if message is None:
                     break
                 message(schedule)
-                del message  # which holds on to its client
+                del message  # it refers to its client, which may be dropped while this thread waits
             schedule.start_due()
-            self._add_workers(schedule.jobs)
-            self._take_workers_back(schedule)
+            self._add_workers(schedule.under_way)
+            self._reclaim_workers(schedule)
         for _ in self._workers:
-            self._jobs.put(None)
+            self._assignments.put(None)
 
-    def _seconds_to_next(self, schedule: Schedule) -> float | None:
+    def _seconds_to_wait(self, schedule: Schedule) -> float | None:
         seconds = schedule.seconds_to_next()
-        if self._jobs.empty() and not schedule.has_waiting:
+        if self._assignments.empty() and not schedule.has_waiting:
             return seconds
         return _LOOK_SECONDS if seconds is None else min(seconds, _LOOK_SECONDS)
 
-    def _give_to_worker(self, client: Sendable | None, job: Callable[[], object]) -> None:
-        job = _safe_job(job)
-        degraded = client is not None and client.is_degraded
+    def _add_workers(self, wanted: int) -> None:
+        """Start workers until there are as many as are wanted, or as are allowed.
 
-        def run(worker: _Worker) -> None:
-            try:
-                run_all(worker)
-            finally:
-                self._mailbox.put(lambda schedule: schedule.finished(client))
-
-        def run_all(worker: _Worker) -> None:
-            if client is None:
-                job()
-                return
-            worker.send(client, job, degraded)
-            # The worker goes on with its client's next batch by itself, unless another waits for a worker: a way by
-            # the dispatcher would cost two changes of thread a batch, which a busy program makes slow.
-            while self._jobs.empty() and not client.is_degraded and _is_due(client):
-                worker.send(client, job, degraded=False)
-
-        self._jobs.put(run)
-
-    def _add_workers(self, jobs: int) -> None:
-        """One worker a job, up to the limit. With no thread to be had, jobs wait for the next message's try."""
-        able = sum(not worker.lost for worker in self._workers)
+        If the system has no thread left, assignments wait until the dispatcher tries again at its next message.
+        """
+        able = sum(not worker.abandoned for worker in self._workers)
         with contextlib.suppress(RuntimeError):
-            while able < min(jobs, MAX_WORKERS):
-                self._workers.append(_Worker(f"adbc-telemetry-sender-{len(self._workers) + 1}", self._jobs))
+            while able < min(wanted, MAX_WORKERS):
+                name = f"adbc-telemetry-sender-{len(self._workers) + 1}"
+                self._workers.append(_Worker(name, self._assignments))
                 able += 1
 
-    def _take_workers_back(self, schedule: Schedule) -> None:
-        """Interrupt those who have held a worker for their time slice while others wait."""
-        waiting = self._jobs.qsize()
+    def _reclaim_workers(self, schedule: Schedule) -> None:
+        """While others wait, preempt the exports that have held a worker for longer than their time slice."""
+        waiting = self._assignments.qsize()
         if not (waiting or schedule.has_waiting):
             return
-        self._workers = [worker for worker in self._workers if not worker.lost or worker.thread.is_alive]
+        self._workers = [worker for worker in self._workers if not worker.abandoned or worker.thread.is_alive]
         now = time.monotonic()
         for worker in self._workers:
             client, since = worker.client, worker.since
-            if client is None or worker.lost:
+            if client is None or worker.abandoned:
                 continue
-            # Should the worker have gone on to another batch by now, that one is put back: no harm done.
+            # The worker may have gone on to another batch by now. Then that one is requeued, which does no harm.
             if worker.degraded:
                 if schedule.has_waiting and now - since > PROMPT_SECONDS:
                     client.preempt(long_waits_only=True)
@@ -161,7 +156,34 @@ class SenderThreads:
                 if over > 0:
                     client.preempt(long_waits_only=False)
                 if over > _LETTING_GO_SECONDS:
-                    worker.lost = sum(worker.lost for worker in self._workers) < MAX_LOST_WORKERS
+                    abandoned = sum(worker.abandoned for worker in self._workers)
+                    worker.abandoned = abandoned < MAX_ABANDONED_WORKERS
+
+    # What the workers do. The schedule hears of the end in any case, or the client would stay busy for ever.
+
+    def _assign_client(self, client: Sendable) -> None:
+        degraded = client.is_degraded
+
+        def send(worker: _Worker) -> None:
+            try:
+                worker.send_batch(client, degraded)
+                # Go on with the client's next batch at once, unless others wait for a worker: the way through the
+                # dispatcher costs two changes of thread per batch, and a busy program makes those slow.
+                while self._assignments.empty() and not client.is_degraded and _is_due(client):
+                    worker.send_batch(client, degraded=False)
+            finally:
+                self._mailbox.put(lambda schedule: schedule.sent(client))
+
+        self._assignments.put(send)
+
+    def _assign_task(self, task: _Task) -> None:
+        def run(worker: _Worker) -> None:
+            try:
+                _run_safely(task)
+            finally:
+                self._mailbox.put(Schedule.task_done)
+
+        self._assignments.put(run)
 
 
 def _not_due(error: Exception, client: Sendable) -> bool:
@@ -174,20 +196,18 @@ def _is_due(client: Sendable) -> bool:
     return at is not None and at <= time.monotonic()
 
 
-def _safe_job(job: Callable[[], object]) -> Callable[[], object]:
-    """A worker outlives its jobs: in a thread of ours even a SystemExit or CancelledError (of somebody's `auth`, say)
-    ends nothing, and is told to nobody's excepthook."""
+def _run_safely(task: _Task) -> None:
+    """Run `task`; a worker outlives it.
 
-    def run() -> None:
-        with contextlib.suppress(BaseException):  # an Exception has been dealt with by then
-            _run_safely(job)
-
-    return run
+    In a thread of ours even a SystemExit or CancelledError, of an `auth` say, ends nothing and reaches no excepthook.
+    """
+    with contextlib.suppress(BaseException):
+        _swallow_exceptions(task)
 
 
-@never_raises(lambda error, job: None)
-def _run_safely(job: Callable[[], object]) -> None:
-    job()
+@never_raises(lambda error, task: None)
+def _swallow_exceptions(task: _Task) -> None:
+    task()
 
 
 class Sender:
@@ -199,21 +219,26 @@ class Sender:
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """The child has no thread of the parent's. Its clients, renewed after this, attach again."""
-        # Guards both fields; reentrant, and they change by single steps, for the sake of signal handlers.
+        """The child has none of the parent's threads. Its clients are renewed after this, and attach again."""
+        # Guards both fields. A signal handler may attach at any line: so the lock is reentrant, and each field changes
+        # in a single step.
         self._lock = RLock()
         self._threads = None
         self._users: set[object] = set()
 
     def attach(self, user: object) -> SenderThreads:
-        """The threads, which run until the last user has detached."""
+        """The threads, which run until the last user has detached.
+
+        Raises:
+            RuntimeError: no thread can be started.
+        """
         if not prefork.threads_may_start():
             raise RuntimeError("uWSGI is about to fork this process")
         with self._lock:
             self._users.add(user)
             try:
                 made = None if self._threads is not None else SenderThreads()
-            except RuntimeError:  # there is no thread to be had
+            except RuntimeError:  # no thread can be started
                 self._users.discard(user)
                 raise
             # A signal handler may have attached while these were made.
@@ -223,7 +248,7 @@ class Sender:
         return threads
 
     def detach(self, user: object, threads: SenderThreads, deadline: float) -> None:
-        """One user less; the last one waits for the threads to end, until `deadline`."""
+        """Remove a user. The last one ends the threads, and waits for them until `deadline` (`time.monotonic()`)."""
         with self._lock:
             if threads is not self._threads:
                 return  # attached before a fork

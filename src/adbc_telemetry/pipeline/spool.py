@@ -1,13 +1,13 @@
-"""The spool: a folder where events wait that could not be delivered, until a process comes by that can.
+"""The spool: a folder for events that could not be delivered, until a process can deliver them.
 
-Several processes may share the folder. It holds segments, each of one host, named so that sorting puts the oldest
-first: `<time>-<host>-<random>.spool`. A record is a line: the checksum of a log, and the log as JSON. Whoever
-crashes in the middle of a line leaves a line whose checksum is wrong, or that does not end; nobody sends it.
+Several processes may share the folder. It holds segments, each with events of one host, named so that sorting puts the
+oldest first: `<time>-<host>-<random>.spool`. A record is a line: the checksum of a log, and the log as JSON. A process
+that crashes in the middle of a line leaves a torn one: its checksum is wrong, or it does not end. It is never sent.
 
-Two kinds of file locks, which the system takes from a process that dies:
+There are two kinds of file locks. The system releases those of a process that dies.
 
     the folder's    held while records are appended or old segments dropped, so that the bound is exact
-    a segment's     held while it is appended to, dropped, or sent: each event is sent by one process
+    a segment's     held while it is appended to, dropped or sent, so that only one process sends each event
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ else:
 
 _SUFFIX: Final = ".spool"
 _LARGEST_SEGMENT_BYTES: Final = 1024 * 1024
-# At least so many segments make up a full spool, so that making room costs a small part of it.
+# A full spool has at least so many segments, so that only a small part of it is dropped to make room.
 _SEGMENTS: Final = 16
 _LOCK_SECONDS: Final = 0.5
 _LOCK_POLL_SECONDS: Final = 0.002
@@ -63,15 +63,15 @@ class Spool:
     """The segments of one host in a folder.
 
     Args:
-        directory: the folder; made, for its owner alone, when there is something to write.
-        host: whose events, in any spelling.
+        directory: the folder. It is made when there is something to write, readable only for its owner.
+        host: the host of the events, in any spelling.
         max_bytes: how large the folder may grow, with the segments of all hosts. Beyond that the oldest segments
             are dropped.
-        diagnostics: where failures are told, and events that were written or dropped.
+        diagnostics: gets failures, and how many events were written or dropped; None makes one for `host`.
 
     Attributes:
-        dropped: events, of any process, that this one has dropped from the folder to make room, or found torn.
-        errors: times that the disk said no.
+        dropped: events of any process that this one has dropped to make room, or has found torn.
+        errors: how often the disk has failed.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Spool:
         self.after_fork_in_child()
 
     def after_fork_in_child(self) -> None:
-        """The parent tells what it has done."""
+        """Start the counts anew: the parent reports what the parent has done."""
         self.dropped = 0
         self.errors = 0
         self._written = 0
@@ -97,7 +97,11 @@ class Spool:
         self._untold_failure: tuple[str, str] | None = None
 
     def append(self, logs: Sequence[TelemetryFrontendLog]) -> int:
-        """Write `logs`, and return how many of them are safe now: fewer on a full or read-only disk. Never raises."""
+        """Write `logs`. Never raises.
+
+        Returns:
+            How many of them are safe now: fewer than all if the disk is full or read-only, say.
+        """
         written = self._append(logs)
         self._written += written
         self._not_written += len(logs) - written
@@ -105,7 +109,12 @@ class Spool:
         return written
 
     def failed(self, what: str, error: BaseException) -> None:
-        """Count that the spool could not be `what`, and remember the error's class and the system's name for it."""
+        """Count an error, and remember its class and the system's name for it.
+
+        Args:
+            what: what could not be done with the spool: "written", "read" or "replayed".
+            error: what was raised.
+        """
         self.errors += 1
         code = errno.errorcode.get(error.errno or 0) if isinstance(error, OSError) else None
         kind = type(error).__name__ if code is None else f"{type(error).__name__} {code}"
@@ -113,7 +122,7 @@ class Spool:
         self._untold_failure = f"spool {what}", reason
 
     def tell(self) -> None:
-        """Log what has happened since the last time. Not with a lock, nor the folder's."""
+        """Log what has happened since the last call. Don't call it with any lock: handlers of the log may block."""
         diagnostics = self.diagnostics
         failure, self._untold_failure = self._untold_failure, None
         if failure is not None:
@@ -132,7 +141,7 @@ class Spool:
             return sum(self._append_run(run) for run in _runs(records, self._segment_bytes))
 
     def claim(self) -> SpoolSegment | None:
-        """The oldest segment that can be read and that no other process is at, or None. Never raises."""
+        """The oldest segment that can be read and that no other process has locked, or None. Never raises."""
         segment = self._claim()
         self.tell()
         return segment
@@ -141,7 +150,7 @@ class Spool:
     def _claim(self) -> SpoolSegment | None:
         for name, _ in self._segments():
             if self._host in name:
-                # By itself: one that cannot be read does not stand before the others.
+                # Guarded one by one, so that a segment that cannot be read does not block those after it.
                 segment = self._claim_one(os.path.join(self._directory, name))
                 if segment is not None:
                     return segment
@@ -158,24 +167,26 @@ class Spool:
             loaded = segment.load()
         finally:
             if not loaded:
-                segment.release()  # with its lock, so that it can be claimed again
+                segment.release()  # else its lock would keep it from being claimed again
         return segment if loaded else None
 
     def _segments(self) -> list[tuple[str, int]]:
-        """Names and sizes of all segments, the oldest first."""
+        """Names and sizes in bytes of all segments, the oldest first."""
         segments = []
         try:
             with os.scandir(self._directory) as entries:
                 for entry in entries:
                     if entry.name.endswith(_SUFFIX):
-                        with contextlib.suppress(FileNotFoundError):  # sent, or dropped, by another meanwhile
+                        with contextlib.suppress(
+                            FileNotFoundError
+                        ):  # another process has just sent or dropped it
                             segments.append((entry.name, entry.stat(follow_symlinks=False).st_size))
         except FileNotFoundError:
             return []
         return sorted(segments)
 
     def _append_run(self, records: list[bytes]) -> int:
-        """Write records that together fill a segment at the most. Holds the folder's lock."""
+        """Write records that fit into one segment; return how many were written. Called with the folder's lock."""
         data = b"".join(records)
         segments = self._make_room(len(data))
         if segments is None:
@@ -196,7 +207,11 @@ class Spool:
             os.close(descriptor)
 
     def _make_room(self, size: int) -> list[tuple[str, int]] | None:
-        """Drop the oldest segments until `size` bytes fit, and return the others; None where they cannot."""
+        """Drop the oldest segments until `size` bytes fit.
+
+        Returns:
+            The segments that are left; None if the bytes do not fit even so.
+        """
         segments = self._segments()
         total = sum(size for _, size in segments)
         kept = []
@@ -210,7 +225,7 @@ class Spool:
     def _drop(self, path: str) -> bool:
         descriptor = _open_locked(path)
         if descriptor is None:
-            return False  # somebody is sending it
+            return False  # it is being sent
         try:
             self.dropped += sum(line is not None for _, line in _read_records(descriptor))
             os.unlink(path)
@@ -219,7 +234,7 @@ class Spool:
         return True
 
     def _open_for_append(self, segments: list[tuple[str, int]], size: int) -> tuple[str, int]:
-        """The newest segment of the host if it has room and nobody is sending it, else a new one; locked."""
+        """The newest segment of the host if it has room and is not being sent, else a new one; locked."""
         mine = [segment for segment in segments if self._host in segment[0]]
         if mine and mine[-1][1] + size <= self._segment_bytes:
             path = os.path.join(self._directory, mine[-1][0])
@@ -243,7 +258,7 @@ class Spool:
         try:
             give_up = time.monotonic() + _LOCK_SECONDS
             while not _try_lock(descriptor):
-                if time.monotonic() > give_up:  # held by a process that is stopped, say
+                if time.monotonic() > give_up:  # the process that holds it may be stopped
                     raise _SpoolBusyError
                 sleep(_LOCK_POLL_SECONDS)
             yield
@@ -252,37 +267,36 @@ class Spool:
 
 
 class SpoolSegment:
-    """A segment that this process alone may send. It is taken from its end, since a file can be cut there at once:
-    after a crash the next process finds what has not been cut off."""
+    """A segment that this process has locked, to send it.
+
+    Batches are taken from its end, because a file can be cut there in one step. After a crash the next process finds
+    what has not been cut off.
+    """
 
     def __init__(self, spool: Spool, path: str, descriptor: int) -> None:
         self._spool = spool
         self._path = path
-        # None once it is closed: the number may be another file's by then.
+        # None once it is closed: the number may then belong to another file.
         self._descriptor: int | None = descriptor
-        self._records: list[tuple[int, TelemetryFrontendLog]] = []  # each with the offset where it begins
+        self._records: list[tuple[int, TelemetryFrontendLog]] = []  # each with the offset at which it begins
 
     def load(self) -> bool:
-        """Read it; False, and it is gone, if there is nothing in it that could be sent."""
+        """Read the file; if nothing in it can be sent, delete it and return False."""
         for offset, line in _read_records(self._open_descriptor()):
             try:
                 self._records.append((offset, msgspec.json.decode(line or b"", type=TelemetryFrontendLog)))
-            except (
-                msgspec.MsgspecError,
-                UnicodeDecodeError,
-                RecursionError,
-            ):  # torn, or of another version of us
-                self._spool.dropped += 1
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+                self._spool.dropped += 1  # torn, or written by another version of this package
         if not self._records:
             self._remove()
         return bool(self._records)
 
     def last(self, count: int) -> list[TelemetryFrontendLog]:
-        """The newest `count` events, or those that are left."""
+        """The newest `count` events, or fewer if no more are left."""
         return [log for _, log in self._records[-count:]]
 
     def cut(self, count: int) -> bool:
-        """The newest `count` events have reached their end; False, and the segment is gone, when none is left."""
+        """Cut off the newest `count` events; if none is left, delete the file and return False."""
         offset = self._records[-count][0]
         del self._records[-count:]
         if self._records:
@@ -292,7 +306,7 @@ class SpoolSegment:
         return False
 
     def release(self) -> None:
-        """Leave it to the next process. Idempotent."""
+        """Unlock the file, and leave what is in it to the next process. Idempotent."""
         descriptor, self._descriptor = self._descriptor, None
         if descriptor is not None:
             os.close(descriptor)
@@ -334,7 +348,7 @@ def _read_all(descriptor: int) -> bytes:
 
 
 def _read_records(descriptor: int) -> Iterator[tuple[int, bytes | None]]:
-    """Each record's offset and log, None where it is torn."""
+    """The offset of each record, with its log as JSON, or None if the record is torn."""
     offset = 0
     for line in _read_all(descriptor).splitlines(keepends=True):
         yield offset, line[9:-1] if _is_whole(line) else None
@@ -346,10 +360,10 @@ def _is_whole(line: bytes) -> bool:
 
 
 def _end_of_records(descriptor: int) -> int:
-    """The size of the file, after cutting off a line that does not end."""
+    """The size of the file, after cutting off a line that does not end: a crash has left it."""
     size = os.fstat(descriptor).st_size
     if not size or os.pread(descriptor, 1, size - 1) == b"\n":
-        return size  # as ever, but after a crash
+        return size
     end = _read_all(descriptor).rfind(b"\n") + 1
     os.ftruncate(descriptor, end)
     return end
@@ -361,11 +375,11 @@ def _write_all(descriptor: int, data: bytes) -> None:
 
 
 def _open_locked(path: str) -> int | None:
-    """A descriptor with the segment's lock, None where somebody else has it, or the segment is gone."""
+    """A descriptor with the segment's lock; None if another process has it, or the segment is gone."""
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_NOFOLLOW)
     except OSError:
-        return None  # gone, or not ours to open
+        return None  # gone, or another user's
     locked = False
     try:
         locked = _try_lock(descriptor) and os.fstat(descriptor).st_nlink > 0

@@ -1,4 +1,4 @@
-"""Credentials of requests: asked for anew each time, and sent only where nobody can read along."""
+"""Credentials of requests: asked for anew each time, and sent only over a connection that is secure."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def checked_auth(host: str, auth: Auth | None) -> Auth | None:
 
 
 def credentials(host: str, auth: Auth | None) -> dict[str, str] | None:
-    """The headers of `auth` for one request to `host`, None where there are none.
+    """The headers of `auth` for one request to `host`; None if there are none.
 
     Raises:
-        RequestFailedError: `auth` has failed, which counts as a failed request, or its headers may not travel.
+        RequestFailedError: `auth` has failed, which counts as a failed request, or the connection is not secure.
     """
     if auth is None:
         return None
     try:
-        with fork_gate.briefly():  # it may import what it needs
+        with fork_gate.briefly():  # it may import something
             headers = auth()
     except Exception as error:
         raise RequestFailedError(f"auth() raised {type(error).__name__}") from error
@@ -46,6 +46,6 @@ def credentials(host: str, auth: Auth | None) -> dict[str, str] | None:
     ):
         raise RequestFailedError("auth() must return a mapping of strings to strings")
     if not is_secure(host):
-        # `checked_auth` has seen to it for an auth that was there from the start; a shared one may change later.
+        # `checked_auth` refuses an `auth` that is given at the start, but the one of a shared client may change later.
         raise RequestFailedError("credentials go over https only")
     return dict(headers)

@@ -1,4 +1,4 @@
-"""Which errors are worth a retry."""
+"""How a request fails, and which failures are for good (`is_terminal_error`)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import ssl
 
 from adbc_telemetry.core.guard import never_raises
 
-# Of the 4xx only these say "later" and not "never"; 413 says "smaller" and is dealt with by its sender.
+# Of the 4xx only these say "later" and not "never". 413 says "smaller": `export.delivery` splits the batch.
 _RETRYABLE_4XX = frozenset({408, 425, 429})
 
 
@@ -19,7 +19,7 @@ class HttpStatusError(ExportError):
 
     Attributes:
         status: the HTTP status.
-        retry_after: seconds that it asked to be left alone, or None.
+        retry_after: seconds for which it asked to be left alone, or None.
     """
 
     def __init__(self, status: int, retry_after: float | None = None) -> None:
@@ -29,7 +29,7 @@ class HttpStatusError(ExportError):
 
 
 class RequestFailedError(ExportError):
-    """No answer: the connection failed, timed out or broke. Worth a retry."""
+    """There was no answer: the connection failed, timed out or broke. Worth a retry."""
 
 
 class UntrustedServerError(ExportError):
@@ -37,21 +37,22 @@ class UntrustedServerError(ExportError):
 
 
 class RequestCancelledError(ExportError):
-    """The exporter was closed, or the export's deadline came, while the request was under way."""
+    """The exporter was closed or preempted, or the export's deadline came, before the request had succeeded."""
 
 
 def is_terminal_status(status: int) -> bool:
-    """Whether an HTTP status says that the same request would never succeed: 3xx and all 4xx but "later"."""
+    """Whether an HTTP status says that the same request would never succeed: 3xx, and all 4xx except "later"."""
     return 300 <= status < 500 and status not in _RETRYABLE_4XX
 
 
 def is_terminal_error(exception: BaseException) -> bool:
     """Whether trying again would be useless.
 
-    Terminal are HTTP 3xx and 4xx, 429 excepted (also 408 and 425, by which a server asks for another try), and
-    a certificate that is not trusted. 429, 5xx, timeouts, connection errors and whatever is not known are not.
-    An exception's status is looked for where HTTP libraries keep it (`status`, `status_code`, `code`, or the
-    same on its `response`), then in what it was raised from.
+    HTTP 3xx and 4xx are terminal, except 429, 408 and 425, which ask for another try. So is a certificate that is not
+    trusted. 5xx, timeouts, connection errors and unknown exceptions are not.
+
+    The status of an exception is looked for where HTTP libraries keep it (`status`, `status_code`, `code`, or the same
+    on its `response`), then on the exceptions that it was raised from.
     """
     seen: set[int] = set()
     error: BaseException | None = exception
@@ -72,7 +73,7 @@ def _unknown(error: Exception, holder: object, name: str) -> object:
 
 @never_raises(_unknown)
 def _attribute(holder: object, name: str) -> object:
-    return getattr(holder, name, None)  # a property of somebody's may raise
+    return getattr(holder, name, None)  # a property of a foreign exception may raise
 
 
 def _status_of(error: BaseException) -> int | None:

@@ -1,6 +1,6 @@
 """Requests over urllib3 that end by their deadline, whatever the other side does; see `sockets`.
 
-Imported in the fork gate when something is to be sent, since urllib3 takes its time to load.
+This module is imported in the fork gate when something is to be sent, because urllib3 is slow to import.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from adbc_telemetry.transport.errors import (
 from adbc_telemetry.transport.proxies import proxy_credentials, proxy_for
 from adbc_telemetry.transport.sockets import RequestUnderWay, connect, is_silent, make_tls_context, under_way
 
-# An answer names the errors of a batch; what is longer than this is no answer of the service's.
+# An answer lists the errors of a batch. A longer one does not come from the service.
 MAX_ANSWER_BYTES = 1_000_000
 _READ_BYTES = 64 * 1024
 _CONNECTIONS = 8
 
 
 class _FinalResponse(HTTPResponse):
-    """Passes over all interim answers; `http.client` does so with 100 alone and takes a 103 for the answer."""
+    """Skips all interim answers. `http.client` skips only 100, and takes a 103 for the answer."""
 
     def _read_status(self) -> tuple[str, int, str]:
         while True:
@@ -50,7 +50,10 @@ class _FinalResponse(HTTPResponse):
 
 
 class _OverOurSockets:
-    """What a connection does otherwise than urllib3's: it connects by the deadline, and waits for no green poll."""
+    """How our connections differ from urllib3's: they connect by the deadline, and check for life without a poll.
+
+    gevent and eventlet replace `poll`, and theirs needs a hub.
+    """
 
     response_class: Any = _FinalResponse
 
@@ -76,14 +79,14 @@ class _HttpsConnection(_OverOurSockets, HTTPSConnection):
 
 
 class _IdleConnections:
-    """Connections at rest, the last used first: what urllib3 asks of a queue, without its locks."""
+    """Idle connections, the last used first: the queue that urllib3 needs, without locks that a child would inherit."""
 
     def __init__(self, maxsize: int) -> None:
         self._idle: deque[object] = deque()
         self._maxsize = maxsize
 
     def put(self, item: object, block: bool = True) -> None:
-        """Keep a connection, or close it where there are enough."""
+        """Keep a connection; close the last one if there are too many."""
         self._idle.append(item)
         if len(self._idle) > self._maxsize:
             surplus: Any = self.get()
@@ -91,10 +94,10 @@ class _IdleConnections:
                 surplus.close()
 
     def get(self, block: bool = True, timeout: float | None = None) -> object:
-        """The last one; None where there is none, for urllib3 to make one.
+        """The last one; with `block`, None if there is none, and urllib3 makes one.
 
         Raises:
-            queue.Empty: there is none, without `block`: so urllib3 ends a pool.
+            queue.Empty: there is none, without `block`. So urllib3 empties a pool that it closes.
         """
         try:
             return self._idle.pop()
@@ -119,7 +122,7 @@ class _HttpsPool(urllib3.HTTPSConnectionPool):
 
 
 class Answer(Struct, frozen=True):
-    """A 2xx answer's body, or None where it was longer than `MAX_ANSWER_BYTES`."""
+    """The body of a 2xx answer; None if it was longer than `MAX_ANSWER_BYTES`."""
 
     body: bytes | None
 
@@ -136,7 +139,7 @@ class HttpTransport:
 
     def after_fork_in_child(self) -> None:
         """The parent's connections and requests stay the parent's."""
-        # Guards the other fields; held for a few lines, never while a request is made.
+        # Guards the fields that change; held for a few lines, never while a request is made.
         self._lock = RLock()
         self._requests: set[RequestUnderWay] = set()
         self._connections: urllib3.PoolManager | None = None
@@ -167,10 +170,10 @@ class HttpTransport:
         Args:
             method: POST or GET.
             path: from the root, with a leading slash.
-            headers: all of them but Host and Content-Length.
+            headers: all of them except Host and Content-Length.
             body: what to send, if anything.
             timeout: seconds from now to the last byte of the answer.
-            deadline: a `time.monotonic()` value that cuts it shorter.
+            deadline: the `time.monotonic()` value by which the request ends even if `timeout` is longer, or None.
 
         Raises:
             HttpStatusError: the answer was no 2xx. Redirects are not followed.
@@ -190,7 +193,7 @@ class HttpTransport:
             if connections is None:
                 connections = self._connect_first()
             return _exchange(connections, method, self._url + path, headers, body, request)
-        # ValueError: of an impossible header.
+        # ValueError: a header that cannot be sent.
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             if request.cancelled or (deadline is not None and time.monotonic() >= deadline):
                 raise RequestCancelledError("the deadline came") from error
@@ -216,7 +219,7 @@ class HttpTransport:
             self._end(connections)
 
     def _connect_first(self) -> urllib3.PoolManager:
-        # Without the lock, for which `close` and `preempt` would wait: TLS reads certificates from the disk.
+        # Don't hold the lock: TLS reads certificates from the disk, and `close` and `preempt` would wait for that.
         made = _make_connections(self._url)
         with self._lock:
             if self._closed:
@@ -241,7 +244,8 @@ class HttpTransport:
             self._end(connections)
 
     def _end(self, connections: urllib3.PoolManager) -> None:
-        # `clear` leaves them to a finalizer, which does nothing any more once `weakref`'s exit handler has run.
+        # Close the pool first: `clear` leaves that to a finalizer, which does nothing once `weakref`'s exit handler has
+        # run.
         connections.connection_from_url(self._url).close()
         connections.clear()
 
@@ -273,7 +277,7 @@ def _exchange(
         complete = len(answer) <= MAX_ANSWER_BYTES
     finally:
         if not complete:
-            response.close()  # an answer that was not read to its end spoils the connection
+            response.close()  # what is left of the answer would be taken for the next one
         response.release_conn()
     if not 200 <= response.status < 300:
         raise HttpStatusError(response.status, _retry_after(response.headers.get("Retry-After")))
@@ -281,10 +285,10 @@ def _exchange(
 
 
 def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    """The body, or its beginning where it is longer than `MAX_ANSWER_BYTES`."""
+    """The body, or its beginning if it is longer than `MAX_ANSWER_BYTES`."""
     answer = bytearray()
     while len(answer) <= MAX_ANSWER_BYTES:
-        # To the empty read at the end, which is where urllib3 notices that a body was cut short.
+        # Read until nothing comes: only then does urllib3 notice that a body was cut short.
         piece = response.read(_READ_BYTES)
         if not piece:
             break
@@ -293,10 +297,10 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
 
 
 def _make_connections(url: str) -> urllib3.PoolManager:
-    # block=True: urllib3 warns in the host program's log when a pool that does not block is overrun.
+    # block=True: else urllib3 warns in the host program's log when more connections are in use than it keeps.
     options: dict[str, Any] = {"maxsize": _CONNECTIONS, "block": True}
     proxy = proxy_for(url)
-    with fork_gate:  # TLS loads certificates, and the system's libraries with them
+    with fork_gate:  # TLS loads certificates, and libraries of the system with them
         if url.startswith("https://"):
             options["ssl_context"] = make_tls_context()
         if proxy is None:
@@ -314,7 +318,7 @@ def _make_connections(url: str) -> urllib3.PoolManager:
 
 
 def _retry_after(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which holds a number or a date; None where it cannot be read."""
+    """Seconds from now that a Retry-After header names, as a number or a date; None if it cannot be read."""
     if not value:
         return None
     try:
@@ -324,7 +328,7 @@ def _retry_after(value: str | None) -> float | None:
 
 
 def _translate(error: Exception) -> ExportError:
-    """Names only: what urllib3 writes into its messages includes hosts and URLs."""
+    """Our error for one of urllib3's. Only its class is named: its message includes hosts and URLs."""
     name = type(error).__name__
     cause: BaseException | None = error
     while cause is not None:

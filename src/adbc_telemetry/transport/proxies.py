@@ -1,4 +1,4 @@
-"""The proxy that requests go through, as the environment names it."""
+"""The proxy for a request, as the environment names it."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adbc_telemetry.core.hosts import is_loopback
 
 
 def proxy_for(url: str) -> str | None:
-    """The proxy that the environment names for `url`; never for this machine itself."""
+    """The URL of the proxy that the environment names for `url`, or None; always None for this machine itself."""
     scheme, _, authority = url.partition("://")
     proxies = getproxies()
     proxy = proxies.get(scheme) or proxies.get("all")

@@ -1,7 +1,8 @@
-"""Name resolution with an end: `getaddrinfo` knows no timeout, and cannot be interrupted.
+"""Name look-ups that end by a deadline: `getaddrinfo` has no timeout and cannot be interrupted.
 
-So it runs on a thread of its own, which is there for the time of the look-up. The request that waits for it goes by
-its deadline, or when it is cancelled. Addresses are not looked up at all, and names of this machine at once.
+So each look-up runs on a thread of its own, which ends with it. The request that waits for it stops waiting at its
+deadline, or when it is cancelled. An address needs no look-up, and a name of this machine needs no thread. Nothing is
+cached: that is the system's business.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ Address = tuple[socket.AddressFamily, socket.SocketKind, int, str, Any]
 """As `socket.getaddrinfo` returns them."""
 
 _MAX_LOOKUPS: Final = 4
-# How long a look-up waits for one of the others to end: they hang, most likely.
+# How long a further look-up waits for one of those to end: if it takes longer, they most likely hang.
 _QUEUE_SECONDS: Final = 1.0
 
 
 class _Lookups:
-    """How many threads look something up: a resolver that hangs must not cost more and more of them."""
+    """Bounds how many threads look something up: a resolver that hangs must not take more and more of them."""
 
     def __init__(self) -> None:
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
-        """The parent's look-ups are the parent's."""
+        """The child has none of the parent's threads."""
         self.free: SimpleQueue[None] = SimpleQueue()
         for _ in range(_MAX_LOOKUPS):
             self.free.put(None)
@@ -43,7 +44,7 @@ _lookups = _Lookups()
 
 
 class Resolution:
-    """The look-up of one name: `wait` for it on one thread, `cancel` it on another."""
+    """The look-up of one name: one thread waits for it with `wait`, another may `cancel` it."""
 
     def __init__(self, host: str, port: int) -> None:
         self._host = host
@@ -74,8 +75,8 @@ class Resolution:
         try:
             start_thread(lambda: self._look_up(lambda: free.put(None)), "adbc-telemetry-lookup")
         except RuntimeError:
-            # There is none to be had; Python 3.12 starts none once the interpreter ends. A look-up that hangs then
-            # holds its worker, which others wait for no longer than their deadlines.
+            # No thread can be started: Python 3.12 starts none once the interpreter ends. If this look-up hangs it
+            # holds up its worker, but other requests still end by their deadlines.
             self._look_up(lambda: free.put(None))
         try:
             answer = self._answers.get(timeout=max(0.0, deadline - time.monotonic()))
@@ -92,27 +93,27 @@ class Resolution:
             answer: list[Address] | OSError = _resolve(self._host, self._port)
         except OSError as error:
             answer = error
-        except UnicodeError:  # of a label that is too long, say
+        except UnicodeError:  # a label that is too long, for example
             answer = socket.gaierror(socket.EAI_NONAME, "not a name")
         done()
         self._answers.put(answer)
 
 
 def _resolve(host: str, port: int) -> list[Address]:
-    # The program's own resolver, if it has put one in the place of the system's; a green one needs its hub.
+    # If the program has replaced the resolver, use its own, unless that is one for green threads: it needs a hub.
     resolver = socket if not native.is_green(socket.getaddrinfo) else native.socket
     with fork_gate.briefly():  # the C library takes locks
         return list(resolver.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
 
 
 def _address_of(host: str, port: int) -> Address | None:
-    """What `getaddrinfo` would answer for an address; None for a name. Takes no lock of the C library."""
+    """What `getaddrinfo` would answer for an address; None for a name. It takes no lock of the C library."""
     text, _, zone = host.strip("[]").partition("%")
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
         return None
-    if zone:  # names an interface: only the system knows its number
+    if zone:  # the name of a network interface: only the system knows its number
         return None
     if address.version == 4:
         return (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (text, port))

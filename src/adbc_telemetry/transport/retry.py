@@ -1,4 +1,8 @@
-"""PoliteSender: requests to one endpoint, made again where that may help, and never past a deadline."""
+"""Retries: whether a failed request is made again, and after how long. `wait_before_retry` decides.
+
+`RetryingTransport` makes each attempt with an `HttpTransport`, and waits between attempts. A wait ends at once when
+the deadline, a close or a preemption says so.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ import time
 from collections.abc import Mapping
 from random import SystemRandom
 from typing import TYPE_CHECKING, Final
+
+from msgspec import Struct
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
@@ -26,25 +32,62 @@ if TYPE_CHECKING:
     from adbc_telemetry.transport.http import HttpTransport
 
 _MAX_BACKOFF_SECONDS: Final = 30.0
-# Not the module's functions: their sequence belongs to the host program, and a fork would repeat it.
+# Not `random.uniform`: its sequence belongs to the host program, and a forked child would repeat the parent's.
 _uniform = SystemRandom().uniform
 
 
-class PoliteSender:
-    """Posts to one endpoint. Thread-safe; survives a fork.
+class Wait(Struct, frozen=True):
+    """How long to wait before a request is made again.
+
+    Attributes:
+        seconds: from now.
+        asked: whether the endpoint has asked for so long a wait (`Retry-After`); else it is our back-off.
+    """
+
+    seconds: float
+    asked: bool
+
+
+def wait_before_retry(error: ExportError, retries: int, config: TelemetryConfiguration) -> Wait | None:
+    """Decide whether a failed request is made again: the wait before that, or None if it is not.
+
+    The back-off has full jitter: it is random between zero and a bound that doubles with each retry, up to 30
+    seconds. A longer `Retry-After` is obeyed instead.
+
+    Args:
+        error: how the request failed.
+        retries: how often it has been made again so far.
+        config: its `max_retries` and `retry_delay_ms`.
+    """
+    if isinstance(error, RequestCancelledError) or is_terminal_error(error) or retries >= config.max_retries:
+        return None
+    back_off = _uniform(0, min(_MAX_BACKOFF_SECONDS, config.retry_delay_ms / 1000 * 2**retries))
+    retry_after = (error.retry_after if isinstance(error, HttpStatusError) else None) or 0.0
+    return Wait(max(retry_after, back_off), asked=retry_after > back_off)
+
+
+class _Preemptions(Struct, frozen=True):
+    """How often `preempt` has been called so far, for every request or only for those in a long wait."""
+
+    all: int = 0
+    long_waits: int = 0
+
+
+class RetryingTransport:
+    """Posts to one endpoint, and again after a failure that may pass. Thread-safe; survives a fork.
 
     429, 5xx, timeouts and connection errors are tried again, with exponential back-off and full jitter, not
     before a `Retry-After` is over, and never past the deadline.
 
     Args:
         host: a host or an http(s) URL.
-        path: where on `host` requests with credentials go.
+        path: the path on `host` for requests with credentials.
         config: `max_retries`, `retry_delay_ms`, `request_timeout_ms` and `compression`.
         auth: returns the headers that authenticate a request; called for every request, on the sending thread.
-        anonymous_path: where requests without credentials go; None for the same `path`.
+        anonymous_path: the path for requests without credentials; None for the same `path`.
 
     Raises:
-        ValueError: `host` names none, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
+        ValueError: `host` names no host, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
             another machine.
         TypeError: `host` is no string, `config` is no configuration, or `auth` cannot be called.
     """
@@ -66,17 +109,16 @@ class PoliteSender:
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
-        self._preemptions = 0
-        self._long_wait_preemptions = 0
+        self._preemptions = _Preemptions()
         self._holds_open = True
-        self._quiet_until = 0.0  # the end of a Retry-After that was interrupted
+        self._quiet_until = 0.0  # the end of a Retry-After that a preemption has cut short; 0 for none
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = RLock()  # guards all that changes
-        self._changed = ReentrantEvent()  # opened, and made anew, at each change that a back-off is to notice
+        self._lock = RLock()  # guards all fields that change
+        self._changed = ReentrantEvent()  # set, and replaced by a new one, at each change that ends a wait
 
     @property
     def endpoint_url(self) -> str:
@@ -84,41 +126,37 @@ class PoliteSender:
         return base_url(self.host) + (self._anonymous_path if self._auth is None else self._path)
 
     def post(self, body: bytes, headers: Mapping[str, str], deadline: float | None) -> bytes | None:
-        """Post `body`, again where that may help.
+        """Post `body`, again after a failure that may pass.
 
         Args:
-            body: what to send; compressed here, if the configuration says so.
-            headers: what to say of it, beyond credentials, compression and user agent.
-            deadline: the `time.monotonic()` value by which this has returned, or None.
+            body: what to send; it is compressed here if the configuration says so.
+            headers: what to say about it, besides credentials, compression and user agent.
+            deadline: the `time.monotonic()` value by which this returns, or None.
 
         Returns:
-            The answer's body, None where it was too long.
+            The answer's body; None if it was too long.
 
         Raises:
-            ExportError: see `HttpTransport.post`, by the last attempt.
+            ExportError: of the last attempt; see `HttpTransport.post`.
         """
-        config = self._config
         headers = {**headers, "User-Agent": f"adbc-telemetry/{__version__}"}
-        if config.compression == "gzip":
+        if self._config.compression == "gzip":
             headers["Content-Encoding"] = "gzip"
             body = gzip.compress(body, compresslevel=6, mtime=0)
-        retries = 0
         with self._lock:
-            seen = self._preemptions, self._long_wait_preemptions
+            seen = self._preemptions
             quiet_until = self._quiet_until
         if quiet_until and not self._wait(quiet_until, deadline, seen, asked=True):
             raise RequestCancelledError("the deadline would come before a Retry-After is over")
+        retries = 0
         while True:
             try:
                 return self._attempt(body, headers, deadline)
             except ExportError as error:
-                terminal = isinstance(error, RequestCancelledError) or is_terminal_error(error)
-                if terminal or retries >= config.max_retries:
+                wait = wait_before_retry(error, retries, self._config)
+                if wait is None:
                     raise
-                back_off = _uniform(0, min(_MAX_BACKOFF_SECONDS, config.retry_delay_ms / 1000 * 2**retries))
-                retry_after = (error.retry_after if isinstance(error, HttpStatusError) else None) or 0.0
-                until = time.monotonic() + max(retry_after, back_off)
-                if not self._wait(until, deadline, seen, asked=retry_after > back_off):
+                if not self._wait(time.monotonic() + wait.seconds, deadline, seen, wait.asked):
                     raise
                 retries += 1
 
@@ -126,19 +164,18 @@ class PoliteSender:
         """Have every request, also one under way, be over by `deadline` (`time.monotonic()`)."""
         with self._lock:
             self._expires = deadline
-            self._notify()
+            self._end_waits()
 
     def preempt(self, long_waits_only: bool) -> None:
-        """End what is under way, as cancelled; or only if it waits since the other side has asked for that.
+        """End requests under way, as cancelled: all, or only those that wait because the endpoint has asked for that.
 
-        A `Retry-After` that was interrupted is obeyed by the next request.
+        The next request first waits for the rest of a `Retry-After` that is cut short.
         """
         with self._lock:
-            self._long_wait_preemptions += 1
-            if not long_waits_only:
-                self._preemptions += 1
+            before = self._preemptions
+            self._preemptions = _Preemptions(before.all + (not long_waits_only), before.long_waits + 1)
             transport = None if long_waits_only else self._transport
-            self._notify()
+            self._end_waits()
         if transport is not None:
             transport.preempt()
 
@@ -155,7 +192,7 @@ class PoliteSender:
         with self._lock:
             self._closed = True
             transport, self._transport = self._transport, None
-            self._notify()
+            self._end_waits()
         if transport is not None:
             transport.close()
 
@@ -180,22 +217,22 @@ class PoliteSender:
         return answer.body
 
     def _make_transport(self) -> HttpTransport:
-        # The first time this loads urllib3: not with the lock, for which the dispatcher would wait in `preempt`.
+        # The first time this imports urllib3. Don't do it with the lock: the dispatcher takes the lock in `preempt`.
         with fork_gate:
             from adbc_telemetry.transport.http import HttpTransport
         return HttpTransport(self.host)
 
-    def _wait(self, until: float, deadline: float | None, seen: tuple[int, int], asked: bool) -> bool:
-        """Back off; False, at once, when that would pass the deadline or the sender is closed.
+    def _wait(self, until: float, deadline: float | None, seen: _Preemptions, asked: bool) -> bool:
+        """Wait until `until`; return False at once if that is past the deadline, or the transport is closed.
 
         Args:
             until: a `time.monotonic()` value.
-            deadline: another.
-            seen: the interruptions that came before this request.
-            asked: whether the other side has asked for the wait.
+            deadline: another, or None.
+            seen: the preemptions before this request; later ones end the wait.
+            asked: whether the endpoint has asked for the wait.
 
         Raises:
-            RequestCancelledError: it was interrupted.
+            RequestCancelledError: it was preempted.
         """
         while True:
             with self._lock:
@@ -207,14 +244,16 @@ class PoliteSender:
                     if asked:
                         self._quiet_until = 0.0
                     return True
-                if self._preemptions != seen[0] or (asked and self._long_wait_preemptions != seen[1]):
+                preempted = self._preemptions.all != seen.all
+                if preempted or (asked and self._preemptions.long_waits != seen.long_waits):
                     if asked:
                         self._quiet_until = until
                     raise RequestCancelledError("others waited for their turn")
                 changed = self._changed
             changed.wait(left)
 
-    def _notify(self) -> None:
+    def _end_waits(self) -> None:
+        """Have every wait look again at what has changed. Called with the lock."""
         changed, self._changed = self._changed, ReentrantEvent()
         changed.set()
 

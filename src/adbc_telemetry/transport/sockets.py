@@ -1,15 +1,15 @@
-"""Sockets whose every operation ends by the deadline of the request under way, and that another thread can end.
+"""Sockets that end every operation by the deadline of the request under way, and that another thread can end.
 
-A timeout of a socket limits each single receive, so that a server which trickles a byte per second never times out.
-The sockets here take what is left until the deadline as the timeout of each operation.
+An ordinary timeout limits each single receive, so a server that trickles a byte per second never times out. The sockets
+here take the time that is left until the deadline as the timeout of each operation.
 
-Imported in the fork gate when something is to be sent, as is all that it needs later.
+This module is imported in the fork gate when something is to be sent, together with all that it needs later.
 """
 
 from __future__ import annotations
 
 import contextlib
-import encodings.idna  # noqa: F401 - else the first look-up of a name imports it
+import encodings.idna  # noqa: F401 - else the first look-up of a name would import it, outside the fork gate
 import socket
 import ssl
 import time
@@ -25,7 +25,7 @@ _SEND_BUFFER_BYTES = 512 * 1024
 
 
 class RequestUnderWay:
-    """One request: until when, on which socket, and whether it is cancelled."""
+    """One request: its deadline, its socket, and whether it is cancelled."""
 
     __slots__ = ("cancelled", "deadline", "resolution", "socket")
 
@@ -36,10 +36,10 @@ class RequestUnderWay:
         self.cancelled = False
 
     def seconds_left(self) -> float:
-        """Until the deadline.
+        """Seconds until the deadline.
 
         Raises:
-            TimeoutError: it has come, or the request is cancelled.
+            TimeoutError: the deadline has come, or the request is cancelled.
         """
         left = self.deadline - time.monotonic()
         if self.cancelled or left <= 0:
@@ -48,31 +48,31 @@ class RequestUnderWay:
 
     def use(self, sock: socket.socket) -> None:
         """Go on with `sock`."""
-        # The socket is published before the flag is read, cancel() sets the flag before it reads the socket:
-        # in every order either this raises or the socket is shut down.
+        # This writes the socket before it reads the flag; `cancel` writes the flag before it reads the socket. So in
+        # every order either this raises or the socket is shut down.
         self.socket = sock
         sock.settimeout(self.seconds_left())
 
     def resolve(self, host: str, port: int) -> list[Address]:
         """The addresses of a name; see `Resolution.wait`."""
-        self.resolution = Resolution(host, port)  # published before the flag is read, as above
+        self.resolution = Resolution(host, port)  # written before the flag is read, as above
         self.seconds_left()
         return self.resolution.wait(self.deadline)
 
     def cancel(self) -> None:
-        """End it, from another thread."""
+        """End the request, from another thread."""
         self.cancelled = True
         if self.resolution is not None:
             self.resolution.cancel()
         sock = self.socket
         if sock is not None:
-            with contextlib.suppress(OSError):  # it may not be connected (any more)
-                # Not SSLSocket.shutdown: that would take the TLS state away from under the thread that reads.
+            with contextlib.suppress(OSError):  # it may not be connected
+                # Not SSLSocket.shutdown: that drops the TLS state, which the other thread is using.
                 native_socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
 
 class _UnderWay(local):
-    """The request that this thread is making: how the deadline reaches the sockets below urllib3."""
+    """The request that this thread is making. It carries the deadline past urllib3 to the sockets."""
 
     request: RequestUnderWay | None = None
 
@@ -94,7 +94,7 @@ class _DeadlineMixin:
 
     def do_handshake(self, *args: Any) -> Any:
         self._arm()
-        # OpenSSL looks algorithms up under locks that a child would inherit.
+        # OpenSSL takes locks to look up algorithms, and a forked child would inherit them locked.
         with fork_gate.briefly():
             return super().do_handshake(*args)  # type: ignore[misc]
 
@@ -124,10 +124,10 @@ class _DeadlineTLSSocket(_DeadlineMixin, native_ssl.SSLSocket):
 
 
 def connect(host: str, port: int) -> socket.socket:
-    """A socket that is connected to the first address of `host` that answers, by the request's deadline.
+    """Connect to the first address of `host` that answers, by the deadline of the request under way.
 
     Raises:
-        OSError: there is none, or the program does not allow it.
+        OSError: no address answers, or the program does not allow the connection.
     """
     request = under_way.request
     assert request is not None, "a connection is made for a request"
@@ -137,7 +137,9 @@ def connect(host: str, port: int) -> socket.socket:
             return _connected(address, request)
         except OSError as error:
             failure = error
-        except RuntimeError as error:  # what guards raise that keep a program from the network
+        except (
+            RuntimeError
+        ) as error:  # pytest-socket and its like raise it to keep a program from the network
             failure = OSError(type(error).__name__)
     raise failure
 
@@ -165,10 +167,10 @@ def _connected(address: Address, request: RequestUnderWay) -> socket.socket:
 
 
 def _has_been_replaced() -> bool:
-    """Whether the program has put something of its own into the place of sockets, which then decides on connections.
+    """Whether the program has replaced `socket.socket`, so that its own class has to make the connections.
 
-    It may be a guard that keeps tests from the network, or a proxy. Green threads' sockets do not count: they need a
-    hub. No class here is made of what stands there.
+    It may be a guard that keeps tests from the network, or a proxy. Sockets of green threads do not count, because
+    they need a hub.
     """
     theirs: Any = socket.socket
     if is_green(theirs):
@@ -177,8 +179,8 @@ def _has_been_replaced() -> bool:
 
 
 def is_silent(sock: Any) -> bool:
-    """Whether nothing has come on a connection at rest, not even its end; without TLS's knowledge."""
-    sock = getattr(sock, "socket", sock)  # TLS in TLS, of a proxy
+    """Whether an idle connection has received nothing, not even its end. Looks below TLS, and takes nothing away."""
+    sock = getattr(sock, "socket", sock)  # TLS in TLS, through a proxy
     sock.settimeout(0)
     try:
         native_socket.SocketType.recv(sock, 1, socket.MSG_PEEK)
@@ -190,7 +192,7 @@ def is_silent(sock: Any) -> bool:
 
 
 def make_tls_context() -> ssl.SSLContext:
-    """A context that trusts what the system trusts, from TLS 1.2 on."""
+    """A TLS context that trusts what the system trusts, for TLS 1.2 and later."""
     context = native_ssl.create_default_context()
     context.minimum_version = native_ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _DeadlineTLSSocket

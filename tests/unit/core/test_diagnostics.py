@@ -139,14 +139,14 @@ def test_what_an_exporter_raises_when_it_is_told_of_the_end_counts_too(with_brea
         def expire(self, deadline: float) -> None:
             raise RuntimeError
 
-        def interrupt(self, long_waits_only: bool) -> None:
+        def preempt(self, long_waits_only: bool) -> None:
             raise RuntimeError
 
         def close(self) -> None:
             raise RuntimeError
 
     client = TelemetryClient("host", configuration(circuit_breaker_enabled=with_breaker), exporter=Raising())
-    client.interrupt(long_waits_only=False)
+    client._delivery.preempt(long_waits_only=False)
     assert client.stats().errors == 1
     assert client.close()
     assert client.stats().errors == 3

@@ -485,7 +485,7 @@ def test_an_export_that_backs_off_ends_when_it_is_told_to(collector: TelemetrySe
     results: list[Any] = []
     thread = threading.Thread(target=lambda: results.append(exporter.export(make_logs(1))))
     thread.start()
-    wait_until(lambda: exporter._sender._changed._waiting)
+    wait_until(lambda: exporter._transport._changed._waiting)
     start = time.monotonic()
 
     if end == "close":
@@ -592,7 +592,7 @@ def test_headers_do_not_travel_unencrypted(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_HEADERS", "api-key=secret")
     exporter = OtlpTelemetryExporter("http://otlp.example")
-    assert exporter._sender._auth is None
+    assert exporter._transport._auth is None
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,255 @@
+"""What the collector keeps and what it refuses, over real sockets."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from pathlib import Path
+
+import pytest
+
+duckdb = pytest.importorskip("duckdb")
+pytest.importorskip("starlette")
+
+
+from adbc_telemetry import schema  # noqa: E402
+from adbc_telemetry.collector import (  # noqa: E402
+    Collector,
+    Store,
+    app,
+    intake,
+)
+from support.collecting import (  # noqa: E402
+    Sender,
+    a_log,
+    altered,
+    encoded,
+    report_of,
+    request_body,
+    rows,
+)
+
+# What is kept
+
+
+def test_a_log_is_kept_whole_and_in_columns(collector: Collector, sender: Sender, database: Path) -> None:
+    log = a_log(error_info=schema.DriverErrorInfo(error_name="OperationalError"))
+    before = datetime.now(timezone.utc).replace(tzinfo=None)
+    assert sender.send(encoded(log)).numProtoSuccess == 1
+    collector.stop()
+    ((text, received_at, *columns),) = rows(
+        database,
+        """SELECT log, received_at, event_id, workspace_id, session_id, sql_statement_id, "timestamp", user_agent,
+        driver_name, driver_version, runtime_version, os_name, statement_type, operation_type, execution_result,
+        is_compressed, error_name, operation_latency_ms, result_set_ready_latency_ms,
+        result_set_consumption_latency_ms, retry_count, is_internal_call FROM logs""",
+    )
+    assert text == encoded(log)
+    assert before <= received_at <= datetime.now(timezone.utc).replace(tzinfo=None)
+    assert log.frontend_log_event_id is not None
+    assert columns == [
+        uuid.UUID(log.frontend_log_event_id),
+        2**63 - 1,
+        "session-1",
+        "statement-1",
+        datetime(2025, 11, 24, 16, 0, 0, 123_000),
+        "test/1",
+        "a driver",
+        "1.2",
+        "3.11",
+        "Linux",
+        "QUERY",
+        "EXECUTE_STATEMENT",
+        "INLINE_ARROW",
+        True,
+        "OperationalError",
+        12,
+        7,
+        30,
+        2,
+        False,
+    ]
+
+
+def test_the_least_log_is_kept(collector: Collector, sender: Sender, database: Path) -> None:
+    least = schema.TelemetryFrontendLog(
+        frontend_log_event_id=str(uuid.uuid4()),
+        entry=schema.FrontendLogEntry(sql_driver_log=schema.OssSqlDriverTelemetryLog()),
+    )
+    text = json.dumps({"frontend_log_event_id": least.frontend_log_event_id, "entry": {"sql_driver_log": {}}})
+    assert sender.send(text).numProtoSuccess == 1
+    collector.stop()
+    assert rows(database, "SELECT log, operation_type, workspace_id FROM logs") == [(text, None, None)]
+
+
+@pytest.mark.parametrize("path", ["/telemetry-ext", "/telemetry-unauth"])
+def test_both_endpoints_take_logs_with_any_headers(sender: Sender, path: str) -> None:
+    assert sender.post(request_body(encoded(a_log())), path, Authorization="Bearer token")[0] == 200
+    assert report_of(sender).events == 1
+
+
+def test_a_gzipped_body_is_read(sender: Sender) -> None:
+    status, response = sender.post(gzip.compress(request_body(encoded(a_log()))), Content_Encoding="gzip")
+    assert (status, response.numProtoSuccess) == (200, 1)
+
+
+def test_an_event_that_comes_twice_is_kept_once_and_counts_as_kept(sender: Sender) -> None:
+    text = encoded(a_log())
+    assert sender.send(text, text).numProtoSuccess == 2
+    assert sender.send(text).numProtoSuccess == 1
+    assert report_of(sender).events == 1
+
+
+def test_logs_from_many_senders_are_each_kept_once(collector: Collector, sender: Sender) -> None:
+    def send(_: int) -> int:
+        one = Sender(collector.url)
+        kept = sum(one.send(*(encoded(a_log()) for _ in range(10))).numProtoSuccess for _ in range(10))
+        one.pool.close()
+        return kept
+
+    with ThreadPoolExecutor(8) as senders:
+        assert sum(senders.map(send, range(8))) == 800
+    assert report_of(sender).events == 800
+
+
+def test_a_clock_that_no_calendar_knows_costs_the_column_not_the_log(
+    collector: Collector, sender: Sender, database: Path
+) -> None:
+    path = "context.client_context.timestamp_millis"
+    assert sender.send(altered(path, 2**63 - 1), altered(path, -1), encoded(a_log())).numProtoSuccess == 3
+    assert report_of(sender).events == 3
+    collector.stop()
+    assert rows(database, 'SELECT count(*), count("timestamp") FROM logs') == [(3, 1)]
+
+
+# What is refused
+
+BAD_LOGS = {
+    "not JSON": "SECRET",
+    "not an object": '["SECRET"]',
+    "an unknown field": altered("entry.sql_driver_log.SECRET", 1),
+    # msgspec puts the closing quote itself, and then the name ends like one of its paths.
+    "an unknown field that looks like a path": altered("x - at `$SECRET", 1),
+    "a wrong type": altered("entry.sql_driver_log.session_id", 5),
+    "null": altered("entry.sql_driver_log.session_id", None),
+    "an unknown enum name": altered("entry.sql_driver_log.sql_operation.statement_type", "SECRET"),
+    "an enum number": altered("entry.sql_driver_log.sql_operation.statement_type", 1),
+    "no event id": altered("frontend_log_event_id", ...),
+    "an event id that is no UUID": altered("frontend_log_event_id", "SECRET"),
+    "no entry": altered("entry", ...),
+    "no driver's log": altered("entry.sql_driver_log", ...),
+    "a workspace beyond int64": altered("workspace_id", 2**63),
+    "a latency below int64": altered("entry.sql_driver_log.operation_latency_ms", -(2**63) - 1),
+    "a boolean for a number": altered("entry.sql_driver_log.operation_latency_ms", True),
+} | {
+    f"{path} beyond int32": altered(f"entry.sql_driver_log.{path}", 2**31)
+    for path in (
+        "driver_connection_params.host_info.port",
+        "driver_connection_params.string_column_length",
+        "sql_operation.operation_detail.n_operation_status_calls",
+        "sql_operation.chunk_details.total_chunks_present",
+        "sql_operation.chunk_details.total_chunks_iterated",
+    )
+}
+
+
+@pytest.mark.parametrize("bad", BAD_LOGS.values(), ids=BAD_LOGS.keys())
+def test_a_bad_log_is_answered_and_the_good_ones_are_kept(sender: Sender, bad: str) -> None:
+    response = sender.send(encoded(a_log()), bad, encoded(a_log()))
+    assert response.numProtoSuccess == 2
+    (error,) = response.errors
+    assert error.startswith("protoLogs[1] was refused: ")
+    assert error.endswith(".")
+    assert len(error) < 200
+    assert "SECRET" not in error
+    assert report_of(sender).events == 2
+
+
+def test_numbers_at_the_ends_of_their_range_are_taken(sender: Sender) -> None:
+    response = sender.send(
+        altered("entry.sql_driver_log.driver_connection_params.host_info.port", -(2**31)),
+        altered("entry.sql_driver_log.driver_connection_params.rows_fetched_per_block", 2**63 - 1),
+        altered("entry.sql_driver_log.operation_latency_ms", -(2**63)),
+    )
+    assert (response.numProtoSuccess, response.errors) == (3, [])
+
+
+def test_an_error_says_where_it_is() -> None:
+    (error,) = intake.read_request(
+        request_body(altered("entry.sql_driver_log.sql_operation.retry_count", "two"))
+    ).errors
+    assert error == (
+        "protoLogs[0] was refused: Expected `int`, got `str` at entry.sql_driver_log.sql_operation.retry_count."
+    )
+
+
+def test_errors_are_bounded(sender: Sender) -> None:
+    response = sender.send(*["bad"] * 1000, encoded(a_log()))
+    assert response.numProtoSuccess == 1
+    assert len(response.errors) == intake.MAX_ERRORS + 1
+    assert response.errors[-1] == f"{1000 - intake.MAX_ERRORS} more were refused."
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"SECRET",
+        b"\xff\xfe",
+        b'{"uploadTime": 1, "items": [], "protoLogs": ["\xff\xfe"]}',
+        b"[]",
+        b"{}",
+        b'{"uploadTime": 1, "items": []}',
+        b'{"items": [], "protoLogs": []}',
+        b'{"uploadTime": 1, "items": [], "protoLogs": [{}]}',
+        b'{"uploadTime": 1, "items": ["SECRET"], "protoLogs": []}',
+        b'{"uploadTime": "SECRET", "items": [], "protoLogs": []}',
+        b'{"uploadTime": 1, "items": [], "protoLogs": [], "SECRET": 1}',
+        b'{"uploadTime": 1, "items": [], "protoLogs": ["\\ud800"]}',
+    ],
+)
+def test_a_body_of_another_shape_is_a_bad_request(sender: Sender, body: bytes) -> None:
+    status, response = sender.post(body)
+    assert (status, response.numProtoSuccess) == (400, 0)
+    (error,) = response.errors
+    assert "SECRET" not in error
+
+
+def test_a_body_that_is_not_gzip_or_torn_is_a_bad_request(sender: Sender) -> None:
+    whole = gzip.compress(request_body(encoded(a_log())))
+    for body in (b"not gzip", whole[:-1], whole[:20], whole[:-8] + bytes(8)):
+        assert sender.post(body, Content_Encoding="gzip")[0] == 400
+
+
+def test_an_unknown_encoding_is_refused(sender: Sender) -> None:
+    assert sender.post(request_body(), Content_Encoding="br")[0] == 415
+
+
+def test_a_body_that_is_too_large_is_refused(sender: Sender, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app, "MAX_BODY_BYTES", 10_000)
+    assert sender.post(b" " * 10_001)[0] == 413
+    assert sender.post(b" " * (10_000 - len(request_body())) + request_body())[0] == 200
+
+
+def test_a_body_that_unpacks_to_too_much_is_refused(sender: Sender) -> None:
+    bomb = gzip.compress(bytes(app.MAX_DECOMPRESSED_BYTES + 1))
+    assert len(bomb) < app.MAX_BODY_BYTES
+    assert sender.post(bomb, Content_Encoding="gzip")[0] == 413
+
+
+def test_logs_that_cannot_be_stored_are_answered_503_and_nothing_leaks(
+    sender: Sender, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def fail(*_: object) -> None:
+        raise duckdb.Error("SECRET")
+
+    with monkeypatch.context() as broken, caplog.at_level(logging.DEBUG):
+        broken.setattr(Store, "_insert", fail)
+        status, response = sender.post(request_body(encoded(a_log())))
+    assert (status, response.numProtoSuccess) == (503, 0)
+    assert "SECRET" not in caplog.text + "".join(response.errors)
+    assert sender.send(encoded(a_log())).numProtoSuccess == 1, "the writer must live on"
