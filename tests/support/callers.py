@@ -16,8 +16,9 @@ def followed(connection: Any) -> Any:
 
 def both(connect: Callable[[], Any]) -> Iterator[Any]:
     """A connection as it is and an instrumented one, each closed in the end."""
-    for make in (lambda raw: raw, followed):
-        connection = make(connect())
+    for is_instrumented in (False, True):
+        raw = connect()
+        connection = followed(raw) if is_instrumented else raw
         yield connection
         connection.close()
 

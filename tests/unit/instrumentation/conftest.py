@@ -1,4 +1,4 @@
-"""Fixtures of ADBC connections, with and without instrumentation."""
+"""Fixtures of ADBC and plain PEP 249 connections, with and without instrumentation."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from adbc_telemetry import install, instrument, uninstall
+from adbc_telemetry.testing import CapturingExporter
+from support.databases import PLAIN, Database, database_of
 
 # The module skips where ADBC is not installed. So the fixtures import it, and not this file, which all tests here load.
 if TYPE_CHECKING:
@@ -53,3 +55,13 @@ def installed(recording: Recording) -> Iterator[Recording]:
     install(ENDPOINT, config=enabled(), exporter=recording)
     yield recording
     uninstall()
+
+
+@pytest.fixture(params=PLAIN)
+def database(request: pytest.FixtureRequest) -> Database:
+    return database_of(request, request.param)
+
+
+@pytest.fixture
+def captured() -> CapturingExporter:
+    return CapturingExporter()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import sqlite3
-from typing import Any
 
 import pytest
 
@@ -14,18 +13,9 @@ from adbc_telemetry.testing import CapturingExporter, configuration
 from support.databases import ENDPOINT, Database, database_of
 from support.differential import outcomes
 from support.matrix import CREATE, DELETE
+from support.pep249 import script, sqlite
 from support.server import TelemetryServer
 from support.waiting import wait_until
-
-
-@pytest.fixture
-def captured() -> CapturingExporter:
-    return CapturingExporter()
-
-
-def sqlite(captured: CapturingExporter) -> Any:
-    return instrument(sqlite3.connect(":memory:"), ENDPOINT, config=configuration(), exporter=captured)
-
 
 # Whom to leave alone.
 

@@ -9,20 +9,10 @@ from typing import Any
 import pytest
 
 from adbc_telemetry.testing import CapturingExporter
-from support.databases import PLAIN, Database, database_of, follow
+from support.databases import Database, follow
 from support.differential import outcomes
 from support.matrix import DELETE, QUERY, SELECT, SQL, UPDATE
-
-
-@pytest.fixture(params=PLAIN)
-def database(request: pytest.FixtureRequest) -> Database:
-    return database_of(request, request.param)
-
-
-@pytest.fixture
-def captured() -> CapturingExporter:
-    return CapturingExporter()
-
+from support.pep249 import sqlite, with_table
 
 # Those who read and write through such a connection.
 
