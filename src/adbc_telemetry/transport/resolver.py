@@ -65,7 +65,9 @@ class Resolution:
         address = _address_of(self._host, self._port)
         if address is not None:
             return [address]
-        if is_loopback(self._host):
+        if "%" not in self._host and is_loopback(
+            self._host
+        ):  # "%" is in an address with a zone, no name of a host
             return _resolve(self._host, self._port)
         free = _lookups.free
         try:
