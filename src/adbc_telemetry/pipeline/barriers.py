@@ -48,9 +48,6 @@ class FlushBarriers:
         self.goal = 0
         self._raised: set[Barrier] = set()
 
-    def __len__(self) -> int:
-        return len(self._raised)
-
     def send_up_to(self, position: int) -> None:
         """Have all events before `position` sent without delay."""
         self.goal = max(self.goal, position)
