@@ -1,4 +1,4 @@
-"""The account of a client: how many events have come to which end."""
+"""The account of a client: how many events came to which end."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from adbc_telemetry.protocols import ClientStats
 
 
 class Account:
-    """Counts the ends of events. The client's lock guards it, but for the counters, which anybody may advance."""
+    """Counts the ends of events. The client's lock guards it, apart from the atomic counters."""
 
     def __init__(self) -> None:
         self.dropped_full = AtomicCounter()
@@ -24,13 +24,13 @@ class Account:
         self._exports = 0
 
     def exported(self, batch: BatchOutcome, outcome: ExportOutcome, *, spooled: int, requeued: bool) -> None:
-        """A batch is back.
+        """An export is over.
 
         Args:
-            ended: of its events.
-            outcome: of those that were neither delivered nor rejected.
+            batch: how the events of its batch ended.
+            outcome: how those ended that were neither delivered nor rejected.
             spooled: so many of those are in the spool now.
-            kept: they are in the queue again, and have come to no end.
+            requeued: they are in the queue again, so they are not counted yet.
         """
         self._exports += 1
         self._delivered += batch.delivered
@@ -43,17 +43,17 @@ class Account:
             self._failed += lost
 
     def abandoned(self, count: int, spooled: int) -> None:
-        """A batch that an exporter has not let go of is given up."""
+        """The close gives up on a batch that the exporter does not let go of."""
         self._failed += count - spooled
         self._spooled += spooled
 
     def left_at_close(self, count: int, spooled: int) -> None:
-        """Events that were still in the queue when the time was up."""
+        """The time of the close was up while these events were in the queue."""
         self._left_at_close += count - spooled
         self._spooled += spooled
 
     def drops(self) -> dict[str, int]:
-        """How many events were dropped, by the reason in words. Without the client's lock: each number by itself."""
+        """How many events were dropped, by the reason in words. Needs no lock: each number stands by itself."""
         return {
             "dropped: the queue was full": self.dropped_full.value(),
             "dropped: the circuit was open": self._dropped_open,

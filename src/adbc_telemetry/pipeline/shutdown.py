@@ -1,4 +1,4 @@
-"""The end of the process: open clients deliver what they have, all of them within one common timeout."""
+"""The end of the process: all open clients deliver what they have, within one common timeout."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from adbc_telemetry.core.uwsgi import prefork
 
 
 class Closeable(Protocol):
-    """A client, as its end has to do with it."""
+    """What the end of the process needs of a client. All deadlines are `time.monotonic()` values."""
 
     def close_deadline(self, timeout: float | None = None) -> float:
-        """When a close that begins now has to be over (`time.monotonic()`)."""
+        """When a close that begins now has to be over."""
         ...
 
     def begin_close(self, deadline: float) -> None:
-        """Start closing, if nobody has yet."""
+        """Begin to close, unless a close has begun already."""
         ...
 
     def finish_close(self) -> None:
-        """Wait for the end of it, whoever has begun it, at most until its deadline."""
+        """Wait for the close that has begun, at most until its deadline."""
         ...
 
     def begin_at_exit(self) -> None:
@@ -34,16 +34,20 @@ class Closeable(Protocol):
         ...
 
     def begin_exit(self, deadline: float) -> None:
-        """Have all that is there sent by `deadline`, and from now on each event at once; returns at once."""
+        """Have all queued events sent by `deadline`, and later ones at once; returns at once."""
         ...
 
     def finish_exit(self, deadline: float) -> bool:
-        """Wait for that, until `deadline`; False where the client has to be closed now."""
+        """Wait for what `begin_exit` has begun, until `deadline`.
+
+        Returns:
+            False where the client has to be closed now.
+        """
         ...
 
 
 def close_together(clients: Sequence[Closeable], timeout: float | None = None) -> None:
-    """Close `clients` side by side, so that all of them take no longer than one."""
+    """Close `clients` side by side: all together take no longer than one."""
     _close_by([(client, client.close_deadline(timeout)) for client in clients])
 
 
@@ -56,17 +60,17 @@ def _close_by(clients: Sequence[tuple[Closeable, float]]) -> None:
 
 
 class _Exit:
-    """Delivers what open clients have when the interpreter exits, and when a child of a pool does.
+    """Delivers what open clients have when the interpreter exits, and when a child of a process pool does.
 
-    Handlers that were registered before this one run after it, and may still use connections and close them. So the
-    exit leaves clients open that have delivered everything in time, each ready to send the next event at once.
+    Exit handlers that were registered before this one run after it, and may still use connections and close them. So
+    clients that have delivered everything in time stay open, and send each further event at once.
     """
 
     def __init__(self) -> None:
         self._clients: WeakRegistry[Closeable] = WeakRegistry()
         self._ends = False
-        # The first `weakref.finalize` of a process registers the exit of all of them, and what is registered first
-        # runs last. urllib3 has finalizers that end its connections: they must not come before our last requests.
+        # urllib3's finalizers end its connections, so they must run after our last requests. All finalizers run in one
+        # exit handler, which the first one of a process registers; and the handler that is registered first runs last.
         weakref.finalize(self, _Exit).detach()
         atexit.register(self._deliver)
         self._end_of_child = EndOfChild(self._close_all)
