@@ -56,7 +56,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         is_compressed: whether the result came compressed; the session's default unless set.
         retry_count: how often the driver tried again.
         chunk_id: the chunk that an error was about.
-        errors: how many facts could not be recorded, or are set to what is none of the wire's types.
+        errors: how many facts could not be recorded, or have a value that the wire has no type for.
 
     Raises:
         TypeError: `session` is no `TelemetrySessionContext`.
@@ -88,7 +88,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     _chunk_slowest_ms: float = 0.0
     _chunk_sum_ms: float = 0.0
     _chunk_overrides: dict[str, int | None] | None = None
-    # Its first number is taken by whoever emits first: `next` is one indivisible step, so close and the destructor
+    # The call that gets the first number emits. `next` is one indivisible step, so close and the destructor
     # may race.
     _emissions: Any = field(default_factory=count)
     _emitted_ns: int = 0

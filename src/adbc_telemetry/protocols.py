@@ -14,7 +14,7 @@ class ClientStats(Struct, frozen=True, kw_only=True):
     """The account of a client: where each event has got to.
 
     `enqueued` is the number of calls to `enqueue` with a log, and equals the sum of all other counts but
-    `exports` and what follows it, at every moment at which nobody is calling.
+    `exports` and what follows it, at every moment at which no call is under way.
     """
 
     enqueued: int = 0

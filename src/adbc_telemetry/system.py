@@ -30,9 +30,9 @@ def detect_system_configuration(
     """What this process runs on. A field that cannot be read is left out and takes no other with it.
 
     Args:
-        driver_name: the driver that is instrumented; this package where nobody says.
-        driver_version: its version; this package's where the driver is not named.
-        client_app_name: the application, as its author calls it; left out where nobody says.
+        driver_name: the instrumented driver; by default this package.
+        driver_version: its version; by default this package's, if the driver is not named.
+        client_app_name: the application, as its author calls it; left out by default.
     """
     readers: dict[str, Callable[[], str | None]] = {
         "driver_version": lambda: driver_version if driver_name else (driver_version or __version__),

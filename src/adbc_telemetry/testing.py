@@ -271,7 +271,7 @@ class GatedExporter(InMemoryTelemetryExporter):
         return super().export(logs, deadline=deadline)
 
     def close(self) -> None:
-        """Let go of whoever waits."""
+        """Let all calls go on that wait."""
         super().close()
         self.gate.set()
 

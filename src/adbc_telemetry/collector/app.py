@@ -46,7 +46,7 @@ def create_app(store: Store, *, unavailable_while: Path | None = None) -> Starle
         except _Refused as refusal:
             return _answer(refusal.status, errors=[str(refusal)])
         except ClientDisconnect:
-            return _answer(400, errors=["The body did not come to its end."])  # for nobody to read
+            return _answer(400, errors=["The body did not come to its end."])  # the client is gone
         try:
             await asyncio.wrap_future(store.add(intake.logs))
         except Exception as error:  # noqa: BLE001 - the sender keeps its logs and tries again

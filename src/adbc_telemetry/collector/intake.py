@@ -95,7 +95,7 @@ def _strict(message: type[msgspec.Struct]) -> type[msgspec.Struct]:
         if field.name in _REQUIRED_FIELDS:
             fields.append((field.name, strict_type))
         else:
-            # An absent message is an empty one, so that whoever wants a field need not look for its parents.
+            # An absent message counts as an empty one, so that code that wants a field need not look for its parents.
             absent = strict_type() if _is_message(strict_type) else None
             fields.append((field.name, strict_type, absent))
     return msgspec.defstruct(

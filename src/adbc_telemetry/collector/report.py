@@ -70,7 +70,7 @@ _ERRORS: Final = f"""
 
 
 def build_report(connection: duckdb.DuckDBPyConnection) -> Report:
-    """Query a collector's database, on a connection that nobody else uses meanwhile.
+    """Query a collector's database, on a connection that no other thread uses meanwhile.
 
     Raises:
         duckdb.Error: when the database has no table of logs, or cannot be read.

@@ -202,7 +202,7 @@ class Store:
                 if group:
                     self._writes.put(None)  # read it again after this group
                 break
-            # One whose request was given up meanwhile: nobody was told that it is kept.
+            # A log whose request was given up meanwhile: no client was told that it is kept.
             if write.committed.set_running_or_notify_cancel():
                 group.append(write)
                 size += len(write.logs)

@@ -1,6 +1,6 @@
 """What a forked child has to make new: locks that other threads may hold, threads that it does not have, its ids.
 
-What cannot be made new is kept whole: a fork waits while a thread of ours is inside the fork gate.
+What cannot be made new is kept whole: a fork waits while one of our threads is inside the fork gate.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Final, Protocol
 from adbc_telemetry.core.native import Lock, RLock
 from adbc_telemetry.core.reentrant import WeakRegistry
 
-# A fork waits so long for an import of ours to end; only an import that waits for the forking thread takes longer.
+# A fork waits so long for one of our imports. Only an import that waits for the forking thread takes longer.
 _IMPORT_SECONDS: Final = 2.0
-# And so long for what is brief unless it hangs, such as a name look-up.
+# A fork waits so long for a call that is brief unless it hangs, such as a name look-up.
 _BRIEF_SECONDS: Final = 0.05
 
 
@@ -37,11 +37,11 @@ def renew_in_child(thing: _Forked) -> None:
 
 
 class ForkGate:
-    """A fork waits while a thread of ours is inside.
+    """A fork waits while one of our threads is inside.
 
     A child inherits every lock as it is at the fork. The lock of a module that a thread of the parent is importing,
     or one inside the C library, would stay locked in the child for ever: the thread that holds it is not there.
-    So whatever a thread of ours imports, and each call of it that takes such a lock, happens in the gate.
+    So our threads import in the gate, and make every call in it that takes such a lock.
     """
 
     def __init__(self) -> None:

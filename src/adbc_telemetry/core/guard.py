@@ -1,7 +1,7 @@
-"""The border to the host program: the one place where an exception of ours is swallowed.
+"""The border to the host program: the only place that swallows an exception of this package.
 
 Everything inside raises and propagates as usual; whatever would cross into the caller's code goes through
-`never_raises`, which hands the error to whoever counts it and writes its class to the log at DEBUG.
+`never_raises`, which hands the error to a function that counts it, and writes its class to the log at DEBUG.
 """
 
 from __future__ import annotations

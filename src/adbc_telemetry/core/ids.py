@@ -35,7 +35,7 @@ _source, _event_source = _IdSource(), _IdSource()
 
 # Of twelve digits from the start, and for the next half a trillion.
 next_number = itertools.count(10**11 + int.from_bytes(os.urandom(8), "big") % (4 * 10**11)).__next__
-"""A number that no other call returns: the cheap half of an id, the other one of which is `id_of`."""
+"""A number that no other call returns. It is the cheap half of an id; `id_of` makes the id of it."""
 
 id_of = _source.id_of
 """The id of a number."""

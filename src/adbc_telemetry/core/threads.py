@@ -1,4 +1,4 @@
-"""A thread of ours, and waiting for its end."""
+"""A thread of this package, and waiting for its end."""
 
 from __future__ import annotations
 

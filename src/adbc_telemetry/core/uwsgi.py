@@ -2,8 +2,8 @@
 
 It forks in C, by default without the hooks that Python runs at a fork. And it does not care who has the interpreter's
 lock: a thread that runs in the master at that moment, or waits for that lock, leaves the worker a lock that no thread
-gives back, so that the worker hangs. Therefore the master has no threads of ours until it ends, and its workers learn
-of the fork from uWSGI's own hook.
+gives back, so that the worker hangs. So this package starts no thread in the master until the master ends, and the
+workers learn of the fork from uWSGI's own hook.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ class _Prefork:
 def _call_after_fork(uwsgi: Any, call: Callable[[], None]) -> None:
     """Have uWSGI run `call` in every worker, mule and spooler.
 
-    uWSGI has room for one function. Its `uwsgidecorators`, which the program may import at any time, put theirs there,
-    which calls any number of others. So they are imported first, and what they replace is put back.
+    uWSGI has room for one function. Its `uwsgidecorators`, which the program may import at any time, put a function
+    there that calls any number of others. So they are imported first, and what they replace is put back.
     """
     names = ("post_fork_hook", "spooler", "mule_msg_hook")
     before = {name: getattr(uwsgi, name) for name in names if hasattr(uwsgi, name)}

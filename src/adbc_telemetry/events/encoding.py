@@ -154,7 +154,7 @@ class LogEncoder:
         Lone surrogates, which no UTF-8 can carry, become U+FFFD.
 
         Raises:
-            TypeError, msgspec.MsgspecError: `log` is no log, or holds what is none of the wire's types.
+            TypeError, msgspec.MsgspecError: `log` is no log, or holds a value that the wire has no type for.
         """
         try:
             return self._encoder.encode(self._to_wire(log))
@@ -305,7 +305,7 @@ def request_body(strings: Sequence[bytes], upload_time_ms: int) -> bytes:
     pieces = list(strings)
     pieces[0] = head + b'"' + pieces[0]
     pieces[-1] += b'"]}'
-    return b'","'.join(pieces)  # of which each byte is copied once: it may be megabytes
+    return b'","'.join(pieces)  # one copy of each byte: it may be megabytes
 
 
 # Of a request with a time of thirteen digits (until 2286), less the comma that its first string does without.

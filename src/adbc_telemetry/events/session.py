@@ -23,7 +23,7 @@ from adbc_telemetry.schema import (
 class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     """What all events of a connection share. Immutable, so that it is encoded once and not once an event.
 
-    What is none of the wire's types is left out of the events.
+    A value that the wire has no type for is left out of the events.
 
     Attributes:
         session_id: ties the events of a connection together.

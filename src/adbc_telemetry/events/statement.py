@@ -1,7 +1,7 @@
 """Statements on their way to become logs.
 
-What a statement costs is the caller's time, so its log is built where the events are sent: a client of ours is handed
-the facts of the statement in the log's place. Any other client is handed the log.
+The log of a statement is built where events are sent, because the caller would wait for it: the package's own client gets
+the facts of the statement in place of the log. Every other client gets the log.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
 class LoggedStatement:
     """The facts of a statement, and the forms that its log takes.
 
-    Those of its subclasses that are not fields of theirs are as they are here: not recorded.
+    A fact that a subclass does not have as a field keeps the value that it has here: not recorded.
     """
 
     __slots__ = ()
@@ -71,7 +71,7 @@ class LoggedStatement:
     is_internal_call: bool = False
     retry_count: int | None = None
     chunk_id: int | None = None
-    _id: str | int | None  # the number of an id that nobody has asked for yet
+    _id: str | int | None  # a number stands for an id that was not asked for yet
     _event_number: int = 0  # of the event's id, where the statement's is no number
     _error_name: str | None
     # By the monotonic clock.

@@ -49,7 +49,7 @@ def as_whole(value: Any) -> int | None:
 
 @never_raises(_no_such_value)
 def as_member(kind: type[E], value: object) -> E | None:
-    """A member of an enum of the wire, also by its name as a text. Any other text is none."""
+    """A member of an enum of the wire, also by its name as a text. Any other text gives None."""
     if isinstance(value, kind):
         return value
     return kind.__members__.get(value) if type(value) is str else None

@@ -28,7 +28,7 @@ class ExportOutcome(Enum):
     REJECTED = "rejected"
     """Refused for good: sending again would not help."""
     FAILED = "failed"
-    """Not delivered after all retries, or because of an error of ours."""
+    """Not delivered after all retries, or because of an error in this package."""
     DROPPED = "dropped"
     """Not tried: the circuit is open."""
     CANCELLED = "cancelled"
@@ -215,13 +215,13 @@ def safe_close(exporter: AbleExporter, errors: AtomicCounter) -> None:
 
 
 def takes_statements(exporter: AbleExporter) -> bool:
-    """`ExporterAbilities.takes_statements`, of our own exporters; a subclass of theirs gets logs."""
+    """`ExporterAbilities.takes_statements`, of our own exporters; their subclasses get logs."""
     return _is_ours(exporter) and exporter.takes_statements
 
 
 @never_raises(lambda error, exporter: False)
 def hold_nothing_open(exporter: AbleExporter) -> bool:
-    """`ExporterAbilities.hold_nothing_open`, of our own exporters; a subclass of theirs has to be closed."""
+    """`ExporterAbilities.hold_nothing_open`, of our own exporters; their subclasses have to be closed."""
     return _is_ours(exporter) and exporter.hold_nothing_open()
 
 

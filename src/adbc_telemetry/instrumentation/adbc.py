@@ -108,7 +108,7 @@ def cursor_class(cls: Any) -> Any:
 def _subclass(cls: Any, methods: Methods) -> Any:
     """A subclass that passes for `cls` in all but identity: names, documentation and signatures are the same.
 
-    A class that has been made here, of which the program may make objects by itself, is its own.
+    A class that was made here is its own subclass: the program may make objects of it.
     """
     if hasattr(cls, STATE):
         return cls
@@ -242,12 +242,14 @@ def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
     cursor.__class__ = kind
 
 
-def _called_alike(ours: Method, theirs: Method) -> bool:
-    """Whether a method of ours that spells out its arguments is called as the driver manager's is."""
-    if any(hasattr(theirs, name) for name in ("__wrapped__", "__signature__")):  # its signature may not hold
+def _called_alike(method: Method, original: Method) -> bool:
+    """Whether our method, which spells out its arguments, is called as the driver manager's is."""
+    if any(
+        hasattr(original, name) for name in ("__wrapped__", "__signature__")
+    ):  # its signature may not hold
         return False
     try:
-        mine, its = inspect.signature(ours), inspect.signature(theirs)
+        mine, its = inspect.signature(method), inspect.signature(original)
     except (TypeError, ValueError):  # some methods in C have no signature
         return False
     return [(each.name, each.kind, each.default is each.empty) for each in mine.parameters.values()] == [

@@ -39,7 +39,7 @@ class CursorClone:
         self._function.__kwdefaults__ = original.__kwdefaults__
 
     def instead_of(self, function: Any) -> Any:
-        """The clone, if it may stand for `function`; `function` where somebody has patched that, or its class."""
+        """The clone, if it may stand for `function`; else `function`: other code has patched it, or its class."""
         if function is self._original and self._globals.get(self._name) is self._class:
             return self._function
         return function

@@ -43,9 +43,9 @@ def instrument(
             this machine: `127.0.0.1:8317`. By default the environment's `ADBC_TELEMETRY_ENDPOINT`;
             without either nothing is done, unless there is an `exporter`.
         auth: returns the headers that authenticate a request.
-        config: settings; those of the environment, with telemetry enabled, where nobody says.
+        config: settings; by default those of the environment, with telemetry enabled.
         exporter: where events go instead of to the service.
-        session_id: ties the connection's events together; a new UUID where nobody says.
+        session_id: ties the connection's events together; by default a new UUID.
         workspace_id: the Databricks workspace.
         auth_type: how the connection authenticates, as its driver calls it; never a credential.
         client_app_name: the application.
@@ -87,7 +87,7 @@ def install(
     config: TelemetryConfiguration | None = None,
     exporter: TelemetryExporter | None = None,
 ) -> None:
-    """Instrument every ADBC connection that this process opens from now on, whoever opens it.
+    """Instrument every ADBC connection that any code in this process opens from now on.
 
     Imports `adbc_driver_manager.dbapi`, and does nothing where that is not installed, where no endpoint is
     known or where telemetry is disabled. A second call replaces the settings of the first.
@@ -133,8 +133,8 @@ def _adbc_connection_class() -> type[Any] | None:
 class Installation:
     """A patch of the driver manager's `Connection.__init__`, from when this is made until `remove`.
 
-    The drivers' modules have functions `connect` and names `Connection` of their own, and whoever imported them
-    has copied these; the constructor is the one place that every connection passes.
+    The drivers' modules have functions `connect` and names `Connection` of their own, and code that imported them
+    has copies. The constructor is the only place that every connection passes.
     """
 
     def __init__(self, connection_class: type[Any], settings: Settings) -> None:
@@ -161,7 +161,7 @@ class Installation:
         return __init__
 
     def remove(self) -> None:
-        """Put the original back. A patch that somebody else has wrapped stays in place and does nothing."""
+        """Put the original back. A patch that other code has wrapped stays in place and does nothing."""
         self._settings = None
         if vars(self._class)["__init__"] is self._patch:
             self._class.__init__ = self._original

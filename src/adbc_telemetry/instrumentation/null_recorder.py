@@ -27,7 +27,7 @@ class _NullRecorder:
 
 
 def _do_nothing(*args: object, **kwargs: object) -> None:
-    """The methods of nobody."""
+    """Stands for every method of a recorder."""
 
 
 NULL_RECORDER: Final[Any] = _NullRecorder()

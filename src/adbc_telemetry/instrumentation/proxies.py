@@ -120,20 +120,20 @@ def proxy_class(cls: Any, methods: Mapping[str, Method]) -> Any:
     for name in {*dir(cls), *_OF_ALL}:
         if _passes(cls, name):
             forward = _no_pointer if name == "_pybind11_conduit_v1_" else _forward(name)
-            namespace[name] = _with_the_face_of(getattr(cls, name), _unseen(forward, package))
+            namespace[name] = _looks_like(getattr(cls, name), _unseen(forward, package))
     for name, method in methods.items():
         method = _unseen(method, package)
-        namespace[name] = _with_the_face_of(getattr(cls, name), method) if hasattr(cls, name) else method
+        namespace[name] = _looks_like(getattr(cls, name), method) if hasattr(cls, name) else method
     return type(cls.__name__, (Proxy,), namespace)
 
 
-def _with_the_face_of(theirs: Any, ours: Method) -> Method:
-    """The function of ours, which bears the names, documentation and signature of theirs from now on."""
-    return functools.update_wrapper(ours, theirs, updated=())
+def _looks_like(original: Any, method: Method) -> Method:
+    """Give our method the names, documentation and signature of the original's."""
+    return functools.update_wrapper(method, original, updated=())
 
 
 def _unseen(method: Any, package: str) -> Method:
-    """A copy of a method of ours in whose frames a driver finds nothing, and which it takes for frames of its own.
+    """A copy of one of our methods. A driver finds no variables in its frames, and takes them for frames of its own.
 
     duckdb may search all frames below the nearest, and it passes over those of its own package.
     """

@@ -2,7 +2,7 @@
 
 What the program gets is a `pyarrow.RecordBatchReader` as before, over the driver's own reader: each batch passes
 through without a copy, and errors and interrupts pass as they are. One thing differs, because pyarrow has no
-way to tell: `close()` on it is not passed on, and the driver's reader is closed with its cursor, as ever.
+way to tell: `close()` on it is not passed on, and the driver's reader is closed with its cursor, as without us.
 
 The stream that `fetch_arrow` hands out is left alone. It is a C structure, and one made of Python would turn
 `KeyboardInterrupt` and the driver's errors into texts; so its statement ends with its cursor.

@@ -83,7 +83,7 @@ class SessionRecorder:
         self._closing: StatementTelemetryContext | None = None
         # Of drivers that close a connection's cursors without a word to them.
         self._cursors: weakref.WeakSet[CursorRecorder] | None = None
-        # One token, taken by whoever ends the session first: list.pop is atomic.
+        # One token: the call that gets it ends the session. list.pop is atomic.
         self._open = [True]
         start_operation(session, CREATE_SESSION).emit()
 
@@ -156,7 +156,7 @@ class SessionRecorder:
 
     @never_raises(_count_error)
     def _end_cursors(self) -> None:
-        # By itself, lest another thread that makes a cursor meanwhile keep the session from its end.
+        # Guarded by itself: another thread may make a cursor meanwhile, and the session has to end all the same.
         for recorder in tuple(self._cursors or ()):
             recorder.end()
 

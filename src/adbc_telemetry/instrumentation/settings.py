@@ -89,7 +89,7 @@ def resolve(
     """The settings that these arguments and the environment come to; None where nothing is to be recorded.
 
     Raises:
-        TypeError, ValueError: for arguments that make no sense. An endpoint of the environment's is none, and
+        TypeError, ValueError: for arguments that make no sense. An endpoint in the environment is no argument, and
             counts as absent if it makes no sense.
     """
     if config is None:

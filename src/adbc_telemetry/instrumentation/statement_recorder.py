@@ -51,7 +51,7 @@ class StatementRecorder:
     ours) is contained by itself, since a guard around each step would cost a statement more than the steps do.
 
     Attributes:
-        under_way: a token of the statement under way: its number, by which its id is made, until somebody takes it
+        under_way: a token of the statement under way: its number, by which its id is made, until a call takes it
             out to emit the event. list.pop is atomic, so that a close in another thread may race with a fetch.
         active_ns: the monotonic time of the last thing that the driver did for the statement; 0 before.
         connection: the recorder of the cursor's connection.
@@ -144,7 +144,7 @@ class StatementRecorder:
             self._end(None, type(error).__name__, 0)
 
     def end(self) -> None:
-        """The cursor was closed or dropped, or goes on to another statement: nobody reads the results to the end."""
+        """The cursor was closed or dropped, or goes on to another statement: the results are not read to the end."""
         if self.under_way:
             self._end(None, None, self.active_ns)  # so that it does not last while it lies idle
 

@@ -74,7 +74,7 @@ def watched(name: str, watch: Watch, *, original_class: Any = None, in_callers_p
     def method(self: Any, /, *args: Any, **kwargs: Any) -> Any:
         told = self._adbc_telemetry if begins_plainly else begin(self, args, kwargs)
         try:
-            # Without a further frame of ours, which the driver or a traceback would show.
+            # No further function: the driver or a traceback would show its frame.
             if original_class is None:
                 call = partial(getattr(self.__wrapped__, name), *args, **kwargs)
                 result = eval(*in_the_callers_place(call))

@@ -67,7 +67,7 @@ class BatchDelivery:
         self, host: str, config: TelemetryConfiguration, exporter: AbleExporter, *, enabled: bool
     ) -> None:
         self.exporter = exporter
-        # What the exporter gets of a batch: some of ours take statements as they are.
+        # What the exporter gets of a batch: some of our exporters take statements as they are.
         self._prepare: Callable[[Sequence[Any]], Sequence[Any]] = (
             list if takes_statements(exporter) else logs_of
         )
@@ -174,7 +174,7 @@ class BatchDelivery:
             result = safe_export(self.exporter, logs, deadline, flow.account.errors)
         except (
             BaseException
-        ) as error:  # such as a SystemExit of the exporter's: it ends nothing in a thread of ours
+        ) as error:  # such as a SystemExit of the exporter's: it ends nothing in this thread
             flow.account.errors.increment()
             result = failed_export(error)
             raise

@@ -199,7 +199,7 @@ def _is_due(client: Sendable) -> bool:
 def _run_safely(task: _Task) -> None:
     """Run `task`; a worker outlives it.
 
-    In a thread of ours even a SystemExit or CancelledError, of an `auth` say, ends nothing and reaches no excepthook.
+    Even a SystemExit or CancelledError, of an `auth` say, ends nothing in a worker and reaches no excepthook.
     """
     with contextlib.suppress(BaseException):
         _swallow_exceptions(task)

@@ -52,7 +52,7 @@ class _FinalResponse(HTTPResponse):
 class _OverOurSockets:
     """How our connections differ from urllib3's: they connect by the deadline, and check for life without a poll.
 
-    gevent and eventlet replace `poll`, and theirs needs a hub.
+    gevent and eventlet replace `poll` by functions that need a hub.
     """
 
     response_class: Any = _FinalResponse
@@ -94,10 +94,10 @@ class _IdleConnections:
                 surplus.close()
 
     def get(self, block: bool = True, timeout: float | None = None) -> object:
-        """The last one; with `block`, None if there is none, and urllib3 makes one.
+        """The newest connection; with `block`, None if the pool is empty: then urllib3 makes one.
 
         Raises:
-            queue.Empty: there is none, without `block`. So urllib3 empties a pool that it closes.
+            queue.Empty: the pool is empty, without `block`. So urllib3 empties a pool that it closes.
         """
         try:
             return self._idle.pop()

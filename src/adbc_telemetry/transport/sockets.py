@@ -172,10 +172,10 @@ def _has_been_replaced() -> bool:
     It may be a guard that keeps tests from the network, or a proxy. Sockets of green threads do not count, because
     they need a hub.
     """
-    theirs: Any = socket.socket
-    if is_green(theirs):
+    current: Any = socket.socket
+    if is_green(current):
         return False
-    return theirs.__module__ != "socket" or "connect" in vars(theirs)
+    return current.__module__ != "socket" or "connect" in vars(current)
 
 
 def is_silent(sock: Any) -> bool:
