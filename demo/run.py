@@ -223,7 +223,7 @@ def main() -> int:
                 maintenance.unlink()
                 phase("[yellow]the collector is back")
                 with instrument(connect(0, folder), url, config=CONFIG) as extra:
-                    # Somebody has to have something to send for the circuit to be probed.
+                    # The circuit is probed only when there is something to send.
                     wait_for(
                         lambda: breaker.state is CircuitBreakerState.CLOSED,
                         "the circuit closes",

@@ -241,7 +241,7 @@ def test_a_late_handler_after_an_exit_that_could_not_deliver(
     assert fault.lost == {"failed": 10, "dropped_closed": 3}
 
 
-def test_a_late_handler_with_three_hosts_of_which_two_are_silent(
+def test_a_late_handler_with_three_hosts_and_two_of_them_are_silent(
     fault: Scenario, server: TelemetryServer
 ) -> None:
     """Two of three hosts do not answer at exit; the third still takes what a late handler has for it."""

@@ -39,7 +39,7 @@ def enqueue(client: TelemetryClient, count: int) -> None:
 
 
 @pytest.mark.parametrize("dead_first", [False, True], ids=["mixed", "dead ones first"])
-def test_five_hundred_hosts_of_which_fifty_are_black_holes(fault: Scenario, dead_first: bool) -> None:
+def test_five_hundred_hosts_and_fifty_of_them_are_black_holes(fault: Scenario, dead_first: bool) -> None:
     """50 of 500 hosts take requests and never answer; the others are to have theirs within two flush intervals."""
     interval = 5.0
     config = TelemetryConfiguration(

@@ -259,9 +259,7 @@ def test_an_abandoned_statement_lasts_until_the_last_thing_that_happened(
         cursor.close()
 
 
-def test_a_statement_of_which_nothing_is_fetched_lasts_until_it_was_executed(
-    clock: FakeClock, on: Followed
-) -> None:
+def test_a_statement_without_a_fetch_lasts_until_it_was_executed(clock: FakeClock, on: Followed) -> None:
     cursor = on.connection.cursor()
     cursor.execute(SELECT)
     clock.advance_ms(600_000)

@@ -44,7 +44,7 @@ def why_not() -> str | None:
 
 
 def _server_user() -> dict[str, Any] | None:
-    """The user that PostgreSQL runs as, as `subprocess` takes it: `nobody` for root, whom PostgreSQL refuses."""
+    """The user that PostgreSQL runs as, for `subprocess`. It refuses to run as root, so root runs it as `nobody`."""
     import pwd
 
     try:

@@ -391,7 +391,7 @@ def test_an_event_is_as_old_as_its_emission_however_late_it_is_sent(clock: Clock
 
 
 class Overriding(TelemetryClient):
-    """A client of somebody's, who wants to see the logs."""
+    """A client of the program's own, which sees the logs."""
 
     seen: list[TelemetryFrontendLog]
 
@@ -400,7 +400,7 @@ class Overriding(TelemetryClient):
 
 
 @pytest.mark.parametrize("way", ["subclass", "instance", "class", "mock", "instance later", "class later"])
-def test_whoever_stands_in_for_a_client_gets_a_log(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_object_in_place_of_a_client_gets_a_log(way: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     config = TelemetryConfiguration(enabled=True)
     client: Any = mock.Mock(spec=TelemetryClient)

@@ -93,7 +93,7 @@ def test_after_the_last_release_a_new_client_is_made() -> None:
     second.release()
 
 
-def test_a_client_that_somebody_closed_is_not_handed_out() -> None:
+def test_a_client_that_the_program_closed_is_not_handed_out() -> None:
     first = MANAGER.acquire("host", CONFIG, exporter=InMemoryTelemetryExporter())
     first.client.close()
     second = MANAGER.acquire("host", CONFIG, exporter=InMemoryTelemetryExporter())
@@ -344,7 +344,7 @@ def test_plain_http_to_another_machine_is_fine_without_auth() -> None:
     assert lease.release()
 
 
-def test_acquire_while_somebody_closes_the_client_by_hand_waits_for_that() -> None:
+def test_acquire_waits_while_the_program_closes_the_client_by_hand() -> None:
     gate = threading.Event()
 
     class Held(InMemoryTelemetryExporter):

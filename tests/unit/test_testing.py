@@ -99,7 +99,7 @@ def test_waiting_ends_with_the_last_event_that_was_waited_for() -> None:
     assert exporter.closed
 
 
-def test_whoever_waits_is_woken_by_the_event() -> None:
+def test_a_waiting_test_is_woken_by_the_event() -> None:
     client = CapturedClient()
     waiting = threading.Event()
 

@@ -1,7 +1,7 @@
 """Statements on their way to become logs.
 
-The log of a statement is built where events are sent, because the caller would wait for it: the package's own client gets
-the facts of the statement in place of the log. Every other client gets the log.
+The log of a statement is built where events are sent, so that the caller need not wait for it: the package's own client
+gets the facts of the statement. Every other client gets the log.
 """
 
 from __future__ import annotations

@@ -48,7 +48,7 @@ def test_requests_that_queue_up_share_a_transaction(database: Path, monkeypatch:
         assert store.report().events == 21
 
 
-def test_a_request_that_cannot_be_stored_does_not_cost_the_others_theirs(
+def test_a_request_that_cannot_be_stored_takes_no_other_with_it(
     database: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
@@ -115,7 +115,7 @@ def test_a_file_that_is_not_a_database_is_named(database: Path) -> None:
         Store(database)
 
 
-def test_a_database_of_somebody_else_is_left_alone(database: Path) -> None:
+def test_a_database_of_another_program_is_left_alone(database: Path) -> None:
     connection = duckdb.connect(str(database))
     connection.execute("CREATE TABLE logs (line VARCHAR)")
     connection.close()

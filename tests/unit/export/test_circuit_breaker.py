@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 
 class Endpoint:
-    """An exporter that is well or ill as told."""
+    """An exporter that is healthy or faulty as told."""
 
     def __init__(self) -> None:
         self.outcome = ExportOutcome.DELIVERED
@@ -295,9 +295,9 @@ def test_refused_connections_open_the_circuit_too() -> None:
 
 
 def test_503_for_a_while_opens_probes_and_closes(server: TelemetryServer) -> None:
-    ill = threading.Event()
-    ill.set()
-    server.always = lambda _: Reply(503) if ill.is_set() else Reply()
+    faulty = threading.Event()
+    faulty.set()
+    server.always = lambda _: Reply(503) if faulty.is_set() else Reply()
     config = TelemetryConfiguration(
         enabled=True,
         batch_size=1,
@@ -315,7 +315,7 @@ def test_503_for_a_while_opens_probes_and_closes(server: TelemetryServer) -> Non
 
         while breaker.state is not OPEN:
             assert send()
-        ill.clear()
+        faulty.clear()
         wait_until(lambda: send() and breaker.state is CLOSED)
         stats = client.stats()
         assert stats.closes
@@ -327,9 +327,9 @@ def test_503_for_a_while_opens_probes_and_closes(server: TelemetryServer) -> Non
 
 
 def test_with_circuit_open_retain_events_wait_and_go_out_when_it_closes(server: TelemetryServer) -> None:
-    ill = threading.Event()
-    ill.set()
-    server.always = lambda _: Reply(503) if ill.is_set() else Reply()
+    faulty = threading.Event()
+    faulty.set()
+    server.always = lambda _: Reply(503) if faulty.is_set() else Reply()
     config = TelemetryConfiguration(
         enabled=True,
         batch_size=5,
@@ -351,7 +351,7 @@ def test_with_circuit_open_retain_events_wait_and_go_out_when_it_closes(server: 
         assert stats.closes
         assert stats.dropped_circuit_open == 0
         assert stats.queued + stats.in_flight <= 55
-        ill.clear()
+        faulty.clear()
         wait_until(lambda: client.stats().queued == 0 and client.stats().in_flight == 0)
         stats = client.stats()
         assert stats.delivered == len(server.accepted)

@@ -297,12 +297,12 @@ def test_a_connection_that_died_idle_does_not_lose_the_next_batch() -> None:
         exporter.close()
 
 
-# Ill servers, and deadlines.
+# Faulty servers, and deadlines.
 
 
-@pytest.mark.parametrize("ill", [black_hole, trickle, trickle_body, close_in_mid_response])
-def test_an_ill_server_fails_the_export_within_the_request_timeout(ill: Callable[[Any], None]) -> None:
-    with raw_endpoint(ill) as url:
+@pytest.mark.parametrize("fault", [black_hole, trickle, trickle_body, close_in_mid_response])
+def test_a_faulty_server_fails_the_export_within_the_request_timeout(fault: Callable[[Any], None]) -> None:
+    with raw_endpoint(fault) as url:
         exporter = exporter_to(url, request_timeout_ms=300, max_retries=0)
         started = time.monotonic()
         result = exporter.export([make_log()])
@@ -311,9 +311,9 @@ def test_an_ill_server_fails_the_export_within_the_request_timeout(ill: Callable
         exporter.close()
 
 
-@pytest.mark.parametrize("ill", [black_hole, trickle, trickle_body])
-def test_export_returns_by_its_deadline(ill: Callable[[Any], None]) -> None:
-    with raw_endpoint(ill) as url:
+@pytest.mark.parametrize("fault", [black_hole, trickle, trickle_body])
+def test_export_returns_by_its_deadline(fault: Callable[[Any], None]) -> None:
+    with raw_endpoint(fault) as url:
         exporter = exporter_to(url, request_timeout_ms=30_000)
         started = time.monotonic()
         result = exporter.export([make_log()], deadline=started + 0.2)
@@ -322,13 +322,13 @@ def test_export_returns_by_its_deadline(ill: Callable[[Any], None]) -> None:
         exporter.close()
 
 
-@pytest.mark.parametrize("ill", [black_hole, trickle, trickle_body])
-def test_close_ends_a_request_under_way_at_once(ill: Callable[[Any], None]) -> None:
+@pytest.mark.parametrize("fault", [black_hole, trickle, trickle_body])
+def test_close_ends_a_request_under_way_at_once(fault: Callable[[Any], None]) -> None:
     reached = threading.Event()
 
     def serve(connection: Any) -> None:
         reached.set()
-        ill(connection)
+        fault(connection)
 
     with raw_endpoint(serve) as url:
         exporter = exporter_to(url, request_timeout_ms=30_000)
@@ -457,7 +457,7 @@ def test_nothing_is_logged_above_debug_and_no_warning_shown(
     assert [record for record in caplog.records if record.levelno > logging.DEBUG] == []
 
 
-def test_more_exports_at_once_than_connections_are_all_made_and_warn_nobody(
+def test_more_exports_at_once_than_connections_are_all_made_without_a_warning(
     server: TelemetryServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG)

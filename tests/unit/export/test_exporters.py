@@ -135,20 +135,20 @@ class _WithoutExport:
         pass
 
 
-WELL = TelemetryConfiguration()
-ILL = TelemetryConfiguration(batch_size=0)
+SOUND = TelemetryConfiguration()
+UNSOUND = TelemetryConfiguration(batch_size=0)
 MEMORY = InMemoryTelemetryExporter()
 WRONG: dict[str, Callable[..., object]] = {
     "no host and no configuration": lambda _: DatabricksTelemetryExporter(_, _),
-    "no host": lambda _: DatabricksTelemetryExporter(_, WELL),
+    "no host": lambda _: DatabricksTelemetryExporter(_, SOUND),
     "no configuration": lambda _: DatabricksTelemetryExporter("host", _),
     "no configuration of flags": lambda _: FeatureFlags("host", _),
     "no inner exporter": lambda _: CircuitBreakerTelemetryExporter(_, "host"),
     "no host of a breaker": lambda _: CircuitBreakerTelemetryExporter(MEMORY, _),
     "no path": lambda _: JsonLinesTelemetryExporter(_),
     "no client's configuration": lambda _: TelemetryClient("host", _),
-    "no client's host": lambda _: TelemetryClient(_, WELL),
-    "no lease's host": lambda _: TelemetryClientManager.get_instance().acquire(_, WELL),
+    "no client's host": lambda _: TelemetryClient(_, SOUND),
+    "no lease's host": lambda _: TelemetryClientManager.get_instance().acquire(_, SOUND),
     "no lease's configuration": lambda _: TelemetryClientManager.get_instance().acquire("host", _),
     "no breaker's host": lambda _: CircuitBreakerManager.get_instance().get_circuit_breaker(_),
 }
@@ -169,17 +169,17 @@ def test_what_is_missing_is_told_when_it_is_made(what: str, nothing: Any) -> Non
         lambda: CircuitBreakerTelemetryExporter(InMemoryTelemetryExporter, "host"),  # type: ignore[arg-type]
         lambda: CircuitBreakerTelemetryExporter(MEMORY, ""),
         lambda: CircuitBreakerTelemetryExporter(MEMORY, "host", object()),  # type: ignore[arg-type]
-        lambda: CircuitBreakerTelemetryExporter(MEMORY, "host", ILL),
+        lambda: CircuitBreakerTelemetryExporter(MEMORY, "host", UNSOUND),
         lambda: CircuitBreaker("fast"),  # type: ignore[arg-type]
-        lambda: CircuitBreaker(ILL),
-        lambda: DatabricksTelemetryExporter("", WELL),
-        lambda: DatabricksTelemetryExporter("host", ILL),
-        lambda: DatabricksTelemetryExporter("host", WELL, auth="token"),  # type: ignore[arg-type]
+        lambda: CircuitBreaker(UNSOUND),
+        lambda: DatabricksTelemetryExporter("", SOUND),
+        lambda: DatabricksTelemetryExporter("host", UNSOUND),
+        lambda: DatabricksTelemetryExporter("host", SOUND, auth="token"),  # type: ignore[arg-type]
         lambda: OtlpTelemetryExporter("otlp.example", headers=["a: b"]),  # type: ignore[arg-type]
         lambda: JsonLinesTelemetryExporter(""),
         lambda: JsonLinesTelemetryExporter("a\0b"),
-        lambda: TelemetryClient("host", WELL, exporter=InMemoryTelemetryExporter),  # type: ignore[arg-type]
-        lambda: TelemetryClientManager.get_instance().acquire("host", WELL, exporter="x"),  # type: ignore[arg-type]
+        lambda: TelemetryClient("host", SOUND, exporter=InMemoryTelemetryExporter),  # type: ignore[arg-type]
+        lambda: TelemetryClientManager.get_instance().acquire("host", SOUND, exporter="x"),  # type: ignore[arg-type]
         lambda: instrument(sqlite3.Connection, exporter="x"),  # type: ignore[arg-type]
         lambda: install(exporter=InMemoryTelemetryExporter),  # type: ignore[arg-type]
     ],
@@ -191,8 +191,8 @@ def test_what_is_wrong_is_told_when_it_is_made(make: Callable[[], object]) -> No
 
 def test_a_second_lease_of_a_host_is_as_strict_as_the_first() -> None:
     manager = TelemetryClientManager.get_instance()
-    with manager.acquire("host", WELL):
-        for wrong in ({"config": None}, {"config": WELL, "exporter": object()}):
+    with manager.acquire("host", SOUND):
+        for wrong in ({"config": None}, {"config": SOUND, "exporter": object()}):
             with pytest.raises(TypeError):
                 manager.acquire("host", **wrong)  # type: ignore[arg-type]
         assert manager.ref_count("host") == 1

@@ -121,7 +121,7 @@ def test_the_latencies_are_those_of_the_statement(sqlite: Any, recording: Record
         cursor.fetchone()
         time.sleep(0.03)
         cursor.fetchall()
-        time.sleep(0.2)  # after the end of the results: nobody's latency
+        time.sleep(0.2)  # after the end of the results: no latency of the statement
     [_, log] = recording.driver_logs()
     assert log.sql_operation is not None
     assert log.sql_operation.result_latency is not None

@@ -45,7 +45,7 @@ def _broken(*args: object, **kwargs: object) -> None:
 
 
 @pytest.mark.parametrize("name", ["__init__", "record_execute_complete", "record_error", "emit"])
-def test_errors_of_telemetry_itself_reach_nobody(
+def test_errors_of_telemetry_itself_do_not_reach_the_program(
     name: str, connect: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without = run(connect())
@@ -55,7 +55,7 @@ def test_errors_of_telemetry_itself_reach_nobody(
     wait_for_no_clients()
 
 
-def test_errors_of_a_client_reach_nobody_and_are_counted(
+def test_errors_of_a_client_do_not_reach_the_program_and_are_counted(
     connect: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without = run(connect())
@@ -68,9 +68,7 @@ def test_errors_of_a_client_reach_nobody_and_are_counted(
 
 
 @pytest.mark.parametrize("owner", ["client", "class"])
-def test_whoever_spies_on_the_client_sees_logs(
-    owner: str, sqlite: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_spy_on_the_client_sees_logs(owner: str, sqlite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
     client = sqlite._adbc_telemetry.session.client
     if owner == "client":
@@ -201,7 +199,7 @@ def test_an_exception_out_of_the_blue_is_not_replaced_by_one_of_ours(
     assert sqlite._adbc_telemetry.errors == 0
 
 
-def test_the_limit_of_recursion_is_met_by_the_driver_or_by_nobody(
+def test_the_driver_meets_the_limit_of_recursion_or_no_code_does(
     sqlite: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def too_deep(*args: object) -> None:

@@ -123,7 +123,7 @@ class OwnConnection(sqlite_dbapi.Connection):  # type: ignore[misc, name-defined
         return cursor
 
 
-def test_cursors_of_the_users_own_are_made_as_ever(
+def test_cursors_of_the_users_own_are_made_as_without_us(
     recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(OwnCursor, "made", 0)
@@ -211,9 +211,7 @@ def test_what_the_program_makes_of_our_classes_works_and_is_not_followed(
 
 
 @pytest.mark.parametrize("name", ["execute", "cursor"])
-def test_a_method_that_somebody_else_wraps_gets_the_arguments_that_it_was_given(
-    name: str, sqlite: Any
-) -> None:
+def test_a_method_that_other_code_wraps_gets_the_arguments_that_it_was_given(name: str, sqlite: Any) -> None:
     owner = dbapi.Cursor if name == "execute" else dbapi.Connection
     with mock.patch.object(owner, name, autospec=True) as spy, sqlite.cursor() as cursor:
         spy.reset_mock()
@@ -252,9 +250,7 @@ def test_a_wrapper_with_more_arguments_than_it_shows_gets_them(recording: Record
         assert recording.statements() == [QUERY]
 
 
-def test_an_error_that_lets_nobody_set_its_attributes_passes(
-    sqlite: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_error_whose_attributes_cannot_be_set_passes(sqlite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     class Frozen(Exception):
         def __setattr__(self, name: str, value: object) -> None:
             raise AttributeError(name)
@@ -318,9 +314,7 @@ def test_connections_of_one_class_share_one_subclass(connect: Any, recording: Re
         thing.close()
 
 
-def test_whoever_patches_the_drivers_class_is_not_bypassed(
-    sqlite: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_patch_of_the_drivers_class_is_not_bypassed(sqlite: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = Counter[str]()
     original = dbapi.Cursor.fetchall
 
@@ -335,7 +329,7 @@ def test_whoever_patches_the_drivers_class_is_not_bypassed(
     assert calls == {"fetchall": 1}
 
 
-def test_whoever_patches_how_cursors_are_made_is_not_bypassed(
+def test_a_patch_of_how_cursors_are_made_is_not_bypassed(
     sqlite: Any, recording: Recording, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = []

@@ -1,4 +1,4 @@
-"""A function's clone makes objects of another class, and gives way to whoever patches what it stands for."""
+"""A function's clone makes objects of another class, and gives way to a patch of the function that it stands for."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`install()`: every ADBC connection of the process, whoever opens it, as if nobody were looking."""
+"""`install()`: every ADBC connection of the process, and the program does not notice."""
 
 from __future__ import annotations
 
@@ -156,7 +156,7 @@ def test_polars_reads_what_it_is_given(captured: CapturingExporter, database: Da
     assert captured.events.count(QUERY) >= 2
 
 
-def test_an_exporter_that_raises_is_noticed_by_nobody(database: Database) -> None:
+def test_an_exporter_that_raises_is_not_noticed_by_the_program(database: Database) -> None:
     exporter = BrokenExporter()
     install(ENDPOINT, config=configuration(), exporter=exporter)
     try:

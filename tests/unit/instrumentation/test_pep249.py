@@ -1,4 +1,4 @@
-"""Plain PEP 249 connections: followed through proxies that nobody can tell from what they stand for."""
+"""Plain PEP 249 connections: watched through proxies that a program cannot tell from the originals."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from support.pep249 import script, sqlite
 from support.server import TelemetryServer
 from support.waiting import wait_until
 
-# Whom to leave alone.
+# Connections that are left alone.
 
 
 def test_a_connection_of_asyncio_s_is_refused() -> None:
@@ -92,7 +92,7 @@ def test_a_loopback_endpoint_without_a_scheme_is_plain_http(
 
 
 @pytest.mark.parametrize("name", ["__init__", "record_execute_complete", "record_error", "emit"])
-def test_errors_of_telemetry_itself_reach_nobody(
+def test_errors_of_telemetry_itself_do_not_reach_the_program(
     name: str, captured: CapturingExporter, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def broken(*args: object, **kwargs: object) -> None:

@@ -252,7 +252,7 @@ def steps(connection: Any, name: str) -> Iterator[Callable[[], object]]:
     yield lambda: cursor.fetch_record_batch() is reader
     yield cursor.fetchone
     yield lambda: reader.read_all().num_rows
-    if name != "ADBC DuckDB":  # of which some versions take it ill to be read on after the end
+    if name != "ADBC DuckDB":  # some versions of it fail when they are read beyond the end
         yield reader.read_next_batch
         yield cursor.fetchone
         yield lambda: cursor.fetch_record_batch().read_all().num_rows
