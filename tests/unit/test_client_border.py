@@ -57,7 +57,12 @@ def test_the_bound_holds_exactly_when_many_threads_run_into_it() -> None:
     client.enqueue(make_log())
     assert exporter.entered.wait(10)
     logs = make_logs(2000)
-    run_in_threads(8, lambda index: [client.enqueue(log) for log in logs[index::8]] and None)
+
+    def produce(index: int) -> None:
+        for log in logs[index::8]:
+            client.enqueue(log)
+
+    run_in_threads(8, produce)
     stats = assert_account_closes(client, 2001)
     assert (stats.queued, stats.dropped_queue_full) == (100, 1900)
     client.close(timeout=0)

@@ -64,7 +64,7 @@ def test_it_is_frozen_and_takes_keywords_only() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         config.batch_size = 6  # type: ignore[misc]
     with pytest.raises(TypeError):
-        TelemetryConfiguration(True)  # type: ignore[misc]
+        TelemetryConfiguration(True)  # type: ignore[call-arg]
 
 
 @pytest.mark.parametrize("name", OTHER_VALUES)

@@ -73,7 +73,9 @@ def session(**fields: Any) -> TelemetrySessionContext:
 
 
 def logs_of(session: TelemetrySessionContext) -> list[TelemetryFrontendLog]:
-    return session.client.logs  # type: ignore[union-attr]
+    client: Any = session.client
+    logs: list[TelemetryFrontendLog] = client.logs
+    return logs
 
 
 def test_all_that_was_recorded_is_in_the_one_event(clock: Clock) -> None:
@@ -254,7 +256,7 @@ def test_an_id_that_is_no_text_is_counted_and_the_one_before_stays(wrong: Any) -
 
 def test_an_id_of_none_says_that_there_is_no_statement() -> None:
     statement = StatementTelemetryContext(session())
-    statement.statement_id = None  # type: ignore[assignment]
+    statement.statement_id = None
     assert statement.build_telemetry_log().sql_statement_id is None
     assert statement.errors == 0
 
@@ -374,7 +376,8 @@ def test_what_becomes_of_a_context_after_its_event_is_no_concern_of_the_event_s(
     assert sql.sql_operation is not None
     assert (sql.sql_statement_id, sql.error_info) == (statement.statement_id, None)
     assert sql.sql_operation.statement_type is StatementType.QUERY
-    assert sql.sql_operation.retry_count is sql.sql_operation.chunk_details is None
+    assert sql.sql_operation.retry_count is None
+    assert sql.sql_operation.chunk_details is None
 
 
 def test_an_event_is_as_old_as_its_emission_however_late_it_is_sent(clock: Clock) -> None:

@@ -139,7 +139,7 @@ def test_what_an_exporter_raises_when_it_is_told_of_the_end_counts_too(with_brea
         def expire(self, deadline: float) -> None:
             raise RuntimeError
 
-        def preempt(self, long_waits_only: bool) -> None:
+        def preempt(self, long_waits_only: bool = False) -> None:
             raise RuntimeError
 
         def close(self) -> None:
@@ -554,9 +554,13 @@ def test_a_lock_that_fails_keeps_no_descriptor(tmp_path: Path, monkeypatch: pyte
     def broken(descriptor: int, operation: int) -> None:
         raise OSError(37, "sentinel")
 
+    def counted_close(descriptor: int) -> None:
+        closed.append(descriptor)
+        close(descriptor)
+
     with monkeypatch.context() as patch:
         patch.setattr(spool_module, "flock", broken)
-        patch.setattr(os, "close", lambda descriptor: (closed.append(descriptor), close(descriptor)))
+        patch.setattr(os, "close", counted_close)
         assert spool.claim() is None
     assert len(closed) == 1
     segment = spool.claim()

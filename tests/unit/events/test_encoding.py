@@ -74,8 +74,9 @@ def test_each_message_has_a_struct_of_its_own_name_with_its_fields_in_order(name
 
 @pytest.mark.parametrize("name", ENUMS)
 def test_each_enum_has_its_members_and_they_travel_by_name(name: str) -> None:
-    assert [member.value for member in ENUMS[name]] == list(WIRE["enums"][name])
-    assert [member.name for member in ENUMS[name]] == list(WIRE["enums"][name])
+    members: list[enum.Enum] = list(ENUMS[name])
+    assert [member.value for member in members] == list(WIRE["enums"][name])
+    assert [member.name for member in members] == list(WIRE["enums"][name])
 
 
 def test_all_fields_filled_with_distinct_values_arrive_one_by_one() -> None:
@@ -162,7 +163,7 @@ def test_the_parts_of_a_session_are_encoded_once() -> None:
             calls.append(value)
             return real.encode(value)
 
-        def encode_lines(self, values: object) -> bytes:
+        def encode_lines(self, values: Any) -> bytes:
             return real.encode_lines(values)
 
     encoder._encoder = Counting()  # type: ignore[assignment]

@@ -234,7 +234,7 @@ def test_a_jump_of_the_system_s_clock_neither_opens_nor_keeps_open_a_circuit(
     storage = exporter._breaker._storage
     offset = jump
     # What pybreaker itself would compute from it, and what the exports see.
-    age = Jumping.now(datetime_module.timezone.utc) - storage.opened_at  # type: ignore[operator]
+    age = Jumping.now(datetime_module.timezone.utc) - storage.opened_at
     assert abs(age.total_seconds()) < 1
     assert export(exporter) == [ExportOutcome.DROPPED]
     clock.now += 10

@@ -113,7 +113,8 @@ def test_an_empty_batch_is_delivered_and_touches_nothing(
             exporter.close()
     assert server.requests == []
     assert list(tmp_path.iterdir()) == []
-    assert memory.batches == captured.logs == []
+    assert memory.batches == []
+    assert captured.logs == []
 
 
 def test_an_outcome_may_be_given_by_position() -> None:
@@ -194,7 +195,7 @@ def test_a_second_lease_of_a_host_is_as_strict_as_the_first() -> None:
     with manager.acquire("host", SOUND):
         for wrong in ({"config": None}, {"config": SOUND, "exporter": object()}):
             with pytest.raises(TypeError):
-                manager.acquire("host", **wrong)  # type: ignore[arg-type]
+                manager.acquire("host", **wrong)
         assert manager.ref_count("host") == 1
 
 

@@ -110,6 +110,6 @@ def test_wrong_arguments_are_told() -> None:
             with pytest.raises(ValueError, match="batch_size"):
                 call(endpoint=ENDPOINT, config=enabled(batch_size=0))
             with pytest.raises(TypeError, match="config"):
-                call(endpoint=ENDPOINT, config={"enabled": True})
+                call(endpoint=ENDPOINT, config={"enabled": True})  # type: ignore[arg-type]
             with pytest.raises(TypeError, match="auth"):
-                call(endpoint=ENDPOINT, auth="Bearer")
+                call(endpoint=ENDPOINT, auth="Bearer")  # type: ignore[arg-type]

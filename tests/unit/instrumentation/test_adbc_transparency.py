@@ -10,6 +10,7 @@ import sys
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 from unittest import mock
 
@@ -370,12 +371,13 @@ def test_a_cursor_that_cannot_be_made_fails_as_it_would_without(
         gc.collect()
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")
-            for call in (
+            calls: tuple[Callable[[], Any], ...] = (
                 lambda: connection.cursor(adbc_stmt_kwargs={"no.such.option": "1"}),
                 lambda: connection.cursor(adbc_stmt_kwargs=1),
                 lambda: connection.cursor("nonsense"),
                 lambda: connection.cursor(nonsense=1),
-            ):
+            )
+            for call in calls:
                 try:
                     call()
                 except Exception as error:  # noqa: BLE001 - to compare it

@@ -320,7 +320,7 @@ def test_our_frames_have_no_names_that_a_query_could_mean() -> None:
     seen: list[tuple[set[str], set[str], object]] = []
 
     class Looks(sqlite3.Connection):
-        def execute(self, *args: object) -> Any:  # type: ignore[override]
+        def execute(self, *args: Any) -> Any:
             frame = sys._getframe(1).f_back  # beyond the caller's
             while frame is not None and frame.f_code is not use.__code__:
                 seen.append((set(frame.f_locals), set(frame.f_globals), frame.f_globals["__name__"]))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bdb
 import contextlib
+import functools
 import gc
 import itertools
 import sqlite3
@@ -28,7 +29,8 @@ class Raising:
     def __getattribute__(self, name: str) -> Any:
         if name == "commit":
             raise LookupError(name)
-        return {}[name] if name == "rollback" else super().__getattribute__(name)
+        nothing: dict[str, Any] = {}
+        return nothing[name] if name == "rollback" else super().__getattribute__(name)
 
     def cursor(self) -> None:
         raise NotImplementedError
@@ -156,9 +158,8 @@ def test_code_in_the_place_of_other_code_has_its_own_line() -> None:
     connection = followed(WarningConnection())
     for line in itertools.chain(range(1, 50), range(1, 50)):
         source = "\n" * (line - 1) + "connection.commit()"
-        told = told_of(
-            lambda source=source: exec(compile(source, "<it>", "exec"), {"connection": connection})
-        )  # type: ignore[misc]
+        run = functools.partial(exec, compile(source, "<it>", "exec"), {"connection": connection})
+        told = told_of(run)
         assert told == [("commit", "<it>", line)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

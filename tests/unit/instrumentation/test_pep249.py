@@ -353,7 +353,7 @@ def test_a_driver_of_nothing_but_pep_249_is_followed(captured: CapturingExporter
     assert isinstance(connection, BareConnection)
     assert not hasattr(connection, "rollback")
     assert not hasattr(connection, "execute")
-    cursor = connection.cursor()
+    cursor: Any = connection.cursor()
     assert cursor.execute("SELECT 1") == "whatever"
     assert cursor.fetchmany() == [1]
     assert cursor.fetchall() == [2]

@@ -53,6 +53,10 @@ def give_back(
     return flow.batch_returned(batch, outcome, preempted=preempted)
 
 
+def unsent_batch(events: Sequence[Any]) -> BatchOutcome:
+    return BatchOutcome(delivered=0, rejected=0, unsent=list(events))
+
+
 def test_a_batch_goes_from_the_queue_over_in_flight_to_its_end() -> None:
     flow = make_flow()
     enqueue(flow, 4)
@@ -117,7 +121,7 @@ def test_with_a_spool_the_caller_writes_unsent_events_down() -> None:
     batch, _ = flow.take_batch()
     assert give_back(flow, FAILED, batch) is Unsent.TO_SPOOL
     assert stats(flow).in_flight == 3, "until they are written"
-    flow.batch_spooled(BatchOutcome(0, 0, list(batch)), FAILED, 2)
+    flow.batch_spooled(unsent_batch(batch), FAILED, 2)
     assert (stats(flow).spooled, stats(flow).failed, stats(flow).in_flight) == (2, 1, 0)
 
 
@@ -143,7 +147,7 @@ def test_a_batch_that_is_written_to_a_hanging_disk_is_counted_once() -> None:
     flow.begin_close(0.0)
     assert flow.take_rest() == ([], [])
     flow.end(complete=False)
-    flow.batch_spooled(BatchOutcome(0, 0, list(batch)), FAILED, 3)
+    flow.batch_spooled(unsent_batch(batch), FAILED, 3)
     assert (stats(flow).failed, stats(flow).spooled) == (3, 0)
 
 
