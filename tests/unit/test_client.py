@@ -79,6 +79,7 @@ def test_enqueue_encodes_nothing_on_the_caller_s_thread() -> None:
 # Promise 3: every event is accounted for.
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("capacity", [30_000, 250_000])
 def test_sixteen_threads_enqueue_200_000_events_while_others_flush_and_close_comes_in_mid_request(
     capacity: int,

@@ -419,6 +419,7 @@ def test_a_host_that_does_not_answer_does_not_hold_up_another(
         wait_until(lambda: manager.telemetry_enabled(slow.url, NOBODY_SAID))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
 @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
 def test_a_child_keeps_the_flags_and_fetches_what_the_parent_was_fetching(

@@ -15,6 +15,8 @@ import pytest
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
+pytestmark = pytest.mark.slow  # each test stops a collector, which takes a fifth of a second
+
 
 from adbc_telemetry import schema  # noqa: E402
 from adbc_telemetry.collector import (  # noqa: E402

@@ -118,7 +118,7 @@ def _records(draw: st.DrawFn) -> StatementRecord:
     return record
 
 
-@settings(max_examples=300)
+@settings(max_examples=3 * settings().max_examples)
 @given(st.lists(_statements() | _records() | messages(), min_size=1, max_size=5))
 def test_a_statement_goes_out_as_its_log_would(things: list[Any]) -> None:
     events = [

@@ -222,6 +222,7 @@ def test_an_error_for_good_is_not_tried_again(server: TelemetryServer, status: i
     exporter.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("as_date", [False, True])
 def test_retry_after_is_obeyed(server: TelemetryServer, as_date: bool) -> None:
     wait = formatdate(time.time() + 2, usegmt=True) if as_date else "1"
