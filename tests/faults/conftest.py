@@ -1,6 +1,6 @@
-"""The fault suite: each test is a scenario, and has to say where every event of it has got to.
+"""The fault suite: each test is a scenario that accounts for every one of its events.
 
-`pytest tests/faults --faults-table docs/faults.md` writes what was seen into the table of the documentation.
+`pytest tests/faults --faults-table docs/faults.md` writes the results into the documentation's table.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FAILED = pytest.StashKey[bool]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--faults-table", metavar="FILE", help="write what the fault suite has seen to FILE")
+    parser.addoption("--faults-table", metavar="FILE", help="write the fault suite's results to FILE")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -33,7 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.fixture
 def fault(request: pytest.FixtureRequest) -> Iterator[Scenario]:
-    """What this scenario does with its events; its docstring says what is injected."""
+    """The account of this scenario's events; the test's docstring says what it injects."""
     scenario = Scenario(
         area=request.path.stem.removeprefix("test_"),
         name=request.node.name.removeprefix("test_").replace("_", " "),
@@ -60,7 +60,7 @@ def authority() -> trustme.CA:
 
 @pytest.fixture
 def trusted(authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> trustme.CA:
-    """An authority that the environment trusts, the way that OpenSSL is told of one."""
+    """An authority that the environment trusts, by SSL_CERT_FILE."""
     bundle = tmp_path / "authority.pem"
     authority.cert_pem.write_to_path(bundle)
     monkeypatch.setenv("SSL_CERT_FILE", str(bundle))
@@ -75,7 +75,7 @@ def tls_server(trusted: trustme.CA) -> Iterator[TlsTelemetryServer]:
 
 @pytest.fixture
 def looked_up(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The names that are looked up; `telemetry.example` is this machine."""
+    """The host names that were looked up; `telemetry.example` resolves to this machine."""
     names: list[str] = []
     real = socket.getaddrinfo
 

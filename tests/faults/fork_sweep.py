@@ -2,9 +2,9 @@
 
     python tests/faults/fork_sweep.py --seed 1 --rounds 300
 
-Each round is a new process, in which everything is imported, looked up and connected for the first time. It forks
-three `multiprocessing` children at random moments while its sender is at work. Each event of the parent and of the
-children has to arrive once, and no child may take long to end.
+Each round is a new process, so that imports, look-ups and connections all happen for the first time. It forks three
+`multiprocessing` children at random moments while its sender works. Each event of the parent and of the children must
+arrive once, and each child must end quickly.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ for began, process in children:
 
 KINDS = ("http", "gzip", "name", "https", "flags", "spool")
 LONGEST_SECONDS = 8.0
-"""What a child may take, on a busy machine: far less than the timeout that it runs into when it inherits a lock."""
+"""Seconds that a child may take on a busy machine: far less than the timeout it hits when it inherits a held lock."""
 
 
 class Sweep:
-    """Rounds, and what went wrong in them."""
+    """Runs rounds and collects what went wrong."""
 
     def __init__(self, seed: int, folder: Path) -> None:
         self._random = random.Random(seed)
@@ -119,7 +119,7 @@ class Sweep:
 
 @contextmanager
 def servers(folder: Path) -> Iterator[tuple[TelemetryServer, TelemetryServer, Path]]:
-    """One of plain HTTP, one of TLS, and the certificates that a client is to trust."""
+    """A plain HTTP server, a TLS server, and the certificates that a client must trust."""
     authority = trustme.CA()
     bundle = folder / "ca.pem"
     authority.cert_pem.write_to_path(str(bundle))

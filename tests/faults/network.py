@@ -1,4 +1,4 @@
-"""What the scenarios of the network share."""
+"""Helpers of the network scenarios."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from support.waiting import wait_until
 
 NAME = "telemetry.example"
 TOKEN = "Bearer sentinel-token"
-# How many seconds a close, or a deadline, may take beyond its timeout.
+# Seconds that a close or an export may take beyond its timeout or deadline.
 GRACE = 0.25
 
 
@@ -43,7 +43,7 @@ def config(**settings: Any) -> TelemetryConfiguration:
 
 
 def send(client: TelemetryClient, count: int = 1, **fields: Any) -> list[str]:
-    """Enqueue `count` events, have them sent, and wait until they are settled; returns their ids."""
+    """Enqueue `count` events, flush, and return their ids once each has an outcome."""
     logs = [make_log(**fields) for _ in range(count)]
     for log in logs:
         client.enqueue(log)
@@ -60,7 +60,10 @@ def senders() -> list[str]:
 
 
 def faulty_at_first(count: int, faulty: Serve, service: RawService) -> tuple[Serve, list[socket.socket]]:
-    """Serves the first `count` connections by `faulty`, the others as a healthy service does; also the connections."""
+    """Serve the first `count` connections with `faulty` and the rest as a healthy service.
+
+    Returns that function and the list of connections.
+    """
     connections: list[socket.socket] = []
 
     def serve(connection: socket.socket) -> None:
@@ -72,7 +75,10 @@ def faulty_at_first(count: int, faulty: Serve, service: RawService) -> tuple[Ser
 
 @contextmanager
 def faulty_endpoint(faulty: Serve | None) -> Iterator[tuple[str, threading.Event]]:
-    """The URL of an endpoint that `faulty` serves, and an event that says when it is reached; None: it never is."""
+    """The URL of an endpoint that `faulty` serves, and an event that is set once a client connects.
+
+    With `faulty` None, the backlog is full and no connection succeeds.
+    """
     reached = threading.Event()
 
     def serve(connection: socket.socket) -> None:
@@ -86,7 +92,7 @@ def faulty_endpoint(faulty: Serve | None) -> Iterator[tuple[str, threading.Event
 
 
 def close_in_the_middle(client: TelemetryClient, reached: threading.Event) -> None:
-    """Close with a batch in flight that does not come back, and an event behind it."""
+    """Close while one batch hangs in flight and one event waits behind it."""
     for _ in range(100):
         client.enqueue(make_log(session_id="x" * 100_000))
     assert reached.wait(10)
@@ -95,5 +101,5 @@ def close_in_the_middle(client: TelemetryClient, reached: threading.Event) -> No
     started = time.monotonic()
     client.close(0.3)
     assert 0.3 <= time.monotonic() - started < 0.3 + GRACE
-    # The request has ended: it is not left running.
-    wait_until(lambda: senders() == [], timeout=1, what=lambda: f"still at it: {senders()}")
+    # The request must not keep running after the close.
+    wait_until(lambda: senders() == [], timeout=1, what=lambda: f"still running: {senders()}")

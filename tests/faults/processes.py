@@ -1,4 +1,4 @@
-"""What the scenarios of processes share."""
+"""Helpers of the process scenarios."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def numbers(count: int, prefix: str = "") -> list[str]:
 
 
 def arrived_once(server: TelemetryServer, *expected: list[str]) -> int:
-    """Assert that these events have arrived, each once, and no other; returns how many."""
+    """Assert that exactly these events arrived, each once; returns how many."""
     assert sorted(server.accepted) == sorted(name for names in expected for name in names)
     return len(server.accepted)
 

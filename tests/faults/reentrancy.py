@@ -1,4 +1,4 @@
-"""What the scenarios of interruptions share."""
+"""Helpers of the reentrancy scenarios."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def configuration(**settings: object) -> TelemetryConfiguration:
 
 
 class Producer:
-    """Enqueues from wherever it is called, and counts its calls without a lock."""
+    """Enqueues an event at each call, and counts its calls without a lock."""
 
     def __init__(self, client: TelemetryClient) -> None:
         self.client = client
@@ -29,12 +29,12 @@ class Producer:
 
     def __call__(self, *_: object) -> None:
         log = make_log()
-        self.made.append(log.frontend_log_event_id)  # one step, like all that a destructor may do
+        self.made.append(log.frontend_log_event_id)  # atomic: a destructor may interrupt another call
         self.client.enqueue(log)
 
 
 class Garbage:
-    """A reference cycle, which only a collection frees; its destructor calls `hook`."""
+    """A reference cycle, freed only by the garbage collector; its destructor calls `hook`."""
 
     def __init__(self, hook: Callable[[], object]) -> None:
         self.cycle = self
@@ -45,14 +45,14 @@ class Garbage:
 
 
 def collect(hook: Callable[[], object]) -> None:
-    """Have `hook` called by a destructor, in a collection here and now."""
+    """Run a garbage collection in which a destructor calls `hook`."""
     Garbage(hook)
     gc.collect(0)
 
 
 @contextmanager
 def nothing_old_to_collect() -> Iterator[None]:
-    """A collection goes through what was made in here, not through all that the test run has loaded."""
+    """Freeze existing objects, so that a collection only visits what was made inside the block."""
     gc.collect()
     gc.freeze()
     threshold = gc.get_threshold()

@@ -1,4 +1,4 @@
-"""One scenario's account, and the table of all of them."""
+"""A scenario's account, and the table of all scenarios."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _LOSSES = ("rejected", "failed", "dropped_queue_full", "dropped_circuit_open", "
 _HEAD = """\
 # The fault suite
 
-Each row is a test in `tests/faults/`: what was injected, on real sockets and in real processes, and where the events
-got to. In every row, sent = delivered + spooled + lost. The table is what one run has seen, written by
+Each row is a test in `tests/faults/`. It says which fault was injected, on real sockets and in real processes, and what
+became of each event. In every row, sent = delivered + spooled + lost. One run wrote this table:
 
 ```sh
 make faults
@@ -26,7 +26,7 @@ make faults
 
 @dataclass
 class Scenario:
-    """What was sent in a scenario, and where it got to: nothing may be left unaccounted for."""
+    """What a scenario sent and what became of it: no event may be unaccounted for."""
 
     area: str
     name: str
@@ -48,13 +48,13 @@ class Scenario:
         arrived: Iterable[str | None] | None = None,
         seconds: float | None = None,
     ) -> None:
-        """The account of one client at its end.
+        """Record the account of one client at its end.
 
         Args:
-            stats: of the client.
-            sent: calls to `enqueue` that the scenario made.
-            arrived: ids of the events that the endpoint has accepted; each of those delivered must be among them.
-            seconds: what is to be told of its duration; None for all of it.
+            stats: the client's.
+            sent: how many times the scenario called `enqueue`.
+            arrived: ids of the events that the endpoint accepted; every delivered event must be among them.
+            seconds: the duration to report; None means the whole scenario's.
         """
         assert stats.closes, stats
         assert (stats.enqueued, stats.queued, stats.in_flight) == (sent, 0, 0), stats
@@ -72,7 +72,7 @@ class Scenario:
         spooled: int = 0,
         seconds: float | None = None,
     ) -> None:
-        """The account of several clients or processes, as the scenario has put it together."""
+        """Record the account of several clients or processes, as the scenario adds it up."""
         assert not self.told, "told twice"
         lost = {reason: count for reason, count in (lost or {}).items() if count}
         assert sent == delivered + spooled + sum(lost.values()), (sent, delivered, spooled, lost)
@@ -88,7 +88,7 @@ class Scenario:
 
 
 def write_table(path: Path, scenarios: list[Scenario]) -> None:
-    """Write the table of `scenarios`, one section an area."""
+    """Write the table of `scenarios`, one section per test file."""
     parts = [_HEAD + f"{len(scenarios)} scenarios.\n"]
     for area in sorted({scenario.area for scenario in scenarios}):
         parts.append(f"\n## {area.replace('_', ' ').capitalize()}\n\n")

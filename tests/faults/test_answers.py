@@ -1,4 +1,4 @@
-"""Answers: odd ones, broken ones, statuses."""
+"""Unexpected answers, broken answers and error statuses."""
 
 from __future__ import annotations
 
@@ -37,32 +37,34 @@ from support.server import (
     raw_endpoint,
 )
 
-# Odd and broken answers.
+# Unexpected and broken answers.
 
 PORTAL = b"<html><body>Welcome to the hotel's network</body></html>"
 ODD: dict[str, tuple[Reply, dict[str, int]]] = {
     "a captive portal's page": (Reply(200, {"Content-Type": "text/html"}, PORTAL), {"rejected": 8}),
     "an empty 200": (Reply(200, {}, b""), {}),
     "a 204": (Reply(204), {}),
-    "a 202 that says nothing of the count": (Reply(202, {}, b"{}"), {}),
+    "a 202 without a count": (Reply(202, {}, b"{}"), {}),
     "a list": (Reply(200, {}, b"[]"), {"rejected": 8}),
-    "a count that is a text": (Reply(200, {}, b'{"numProtoSuccess": "8"}'), {"rejected": 8}),
+    "a count that is a string": (Reply(200, {}, b'{"numProtoSuccess": "8"}'), {"rejected": 8}),
     "fewer than were sent": (Reply(200, {}, b'{"numProtoSuccess": 5}'), {"rejected": 3}),
     "more than were sent": (Reply(200, {}, b'{"numProtoSuccess": 5000}'), {}),
     "a count below zero": (Reply(200, {}, b'{"numProtoSuccess": -5}'), {"rejected": 8}),
-    "bytes that are no text": (Reply(200, {}, b"\xff\xfe\x00{"), {"rejected": 8}),
-    "brackets without an end": (Reply(200, {}, b'{"errors":' + b"[" * 100_000), {"rejected": 8}),
-    "gzip that was not asked for": (
+    "bytes that are not UTF-8": (Reply(200, {}, b"\xff\xfe\x00{"), {"rejected": 8}),
+    "a hundred thousand open brackets": (Reply(200, {}, b'{"errors":' + b"[" * 100_000), {"rejected": 8}),
+    "unrequested gzip": (
         Reply(200, {"Content-Encoding": "gzip"}, gzip.compress(b'{"numProtoSuccess": 8}')),
         {"rejected": 8},
     ),
-    "an encoding that does not exist": (Reply(200, {"Content-Encoding": "rot13"}, b"{}"), {}),
+    "an unknown encoding": (Reply(200, {"Content-Encoding": "rot13"}, b"{}"), {}),
 }
 
 
 @pytest.mark.parametrize(("reply", "lost"), ODD.values(), ids=ODD)
-def test_an_odd_answer(fault: Scenario, server: TelemetryServer, reply: Reply, lost: dict[str, int]) -> None:
-    """The first answer is not what the service says; the second is."""
+def test_an_unexpected_answer(
+    fault: Scenario, server: TelemetryServer, reply: Reply, lost: dict[str, int]
+) -> None:
+    """The first answer, in brackets, is not what the service sends; the second one is."""
     server.replies.append(reply)
     with TelemetryClient(server.url, config()) as client:
         send(client, 8)
@@ -70,7 +72,7 @@ def test_an_odd_answer(fault: Scenario, server: TelemetryServer, reply: Reply, l
     fault.settled(client.stats(), sent=10)
     assert fault.lost == lost
     assert server.accepted == healthy
-    assert len(server.requests) == 2  # a 2xx means that the server has the events: nothing is sent twice
+    assert len(server.requests) == 2  # A 2xx means that the server has the events: do not send them again.
 
 
 BROKEN: dict[str, Serve] = {
@@ -80,17 +82,17 @@ BROKEN: dict[str, Serve] = {
     "chunks cut short": chunks_cut_short,
     "chunks of garbage": chunks_of_garbage,
     "two lengths that differ": two_lengths,
-    "headers without an end": endless_headers,
-    "a header line without an end": endless_header_line,
+    "endless headers": endless_headers,
+    "an endless header line": endless_header_line,
     "a reset in the middle of the upload": reset_in_mid_upload,
 }
 
 
 @pytest.mark.parametrize("faulty", BROKEN.values(), ids=BROKEN)
 def test_a_broken_answer(fault: Scenario, faulty: Serve) -> None:
-    """The server breaks HTTP, or the connection, a dozen times; then it is healthy."""
+    """The server breaks HTTP or the connection twelve times; then it is healthy."""
     service = RawService()
-    # More tries than the client keeps connections, so that none of them may have been lost over it.
+    # More attempts than the pool has connections, so that a leaked connection would show.
     serve, connections = faulty_at_first(12, faulty, service)
     with raw_endpoint(serve) as url:
         settings = config(max_request_bytes=8_000_000, max_retries=2)
@@ -102,11 +104,11 @@ def test_a_broken_answer(fault: Scenario, faulty: Serve) -> None:
     fault.settled(client.stats(), sent=25, arrived=service.accepted)
     assert fault.lost == {"failed": 20}
     assert service.accepted == healthy
-    assert len(connections) == 13  # each try on a connection of its own
+    assert len(connections) == 13  # one connection per attempt
 
 
 def test_an_endless_body(fault: Scenario) -> None:
-    """A 200 whose body does not end, as fast as it is read, a dozen times; then the server is healthy."""
+    """Twelve times the server answers 200 and sends body bytes without end; then it is healthy."""
     service = RawService()
     serve, connections = faulty_at_first(12, endless_body, service)
     settings = config(request_timeout_ms=500, max_retries=0)
@@ -120,8 +122,8 @@ def test_an_endless_body(fault: Scenario) -> None:
     assert len(connections) == 13
 
 
-def test_more_answers_than_questions(fault: Scenario) -> None:
-    """After each answer comes another one, which tells of an error that did not happen."""
+def test_more_answers_than_requests(fault: Scenario) -> None:
+    """The server sends a second answer after each one: an error that did not happen."""
     service = RawService()
 
     def serve(connection: socket.socket) -> None:
@@ -138,11 +140,11 @@ def test_more_answers_than_questions(fault: Scenario) -> None:
     assert fault.delivered == 15
 
 
-# Statuses.
+# Error statuses.
 
 
 def test_an_interim_answer_before_the_answer(fault: Scenario) -> None:
-    """Each answer is preceded by a 103 Early Hints."""
+    """The server sends a 103 Early Hints before each answer."""
     service = RawService()
 
     def serve(connection: socket.socket) -> None:
@@ -159,7 +161,7 @@ def test_an_interim_answer_before_the_answer(fault: Scenario) -> None:
 
 
 def test_too_many_requests(fault: Scenario, server: TelemetryServer) -> None:
-    """429 with a Retry-After of a second."""
+    """The server answers 429 with a Retry-After of one second."""
     server.replies.append(Reply(429, {"Retry-After": "1"}))
     with TelemetryClient(server.url, config()) as client:
         send(client, 10)
@@ -172,7 +174,7 @@ def test_too_many_requests(fault: Scenario, server: TelemetryServer) -> None:
 def test_a_retry_after_of_a_day(
     fault: Scenario, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """503 with a Retry-After of a day, and the program wants to end."""
+    """The server answers 503 with a Retry-After of one day; the program closes the client."""
     server.always = lambda _: Reply(503, {"Retry-After": "86400"})
     backing_off = threading.Event()
 
@@ -187,14 +189,14 @@ def test_a_retry_after_of_a_day(
     assert backing_off.wait(10)
     started = time.monotonic()
     client.close(10)
-    assert time.monotonic() - started < GRACE  # there is nothing to wait for
+    assert time.monotonic() - started < GRACE  # close does not wait for the Retry-After
     fault.settled(client.stats(), sent=100, arrived=server.accepted)
     assert fault.lost == {"failed": 100}
     assert len(server.requests) == 1
 
 
 def test_a_storm_of_503(fault: Scenario, server: TelemetryServer) -> None:
-    """503 to every request: two tries a batch, and after three batches the circuit opens."""
+    """The server answers 503 to every request; each batch is tried twice, and after three batches the circuit opens."""
     server.always = lambda _: Reply(503)
     with TelemetryClient(server.url, config(max_retries=1, circuit_breaker_threshold=3)) as client:
         for _ in range(10):
@@ -206,7 +208,7 @@ def test_a_storm_of_503(fault: Scenario, server: TelemetryServer) -> None:
 
 
 def test_a_storm_of_503_that_passes(fault: Scenario, server: TelemetryServer) -> None:
-    """503 until the circuit opens; by the time of the next try the service is healthy."""
+    """The server answers 503 until the circuit opens; at the next attempt it is healthy."""
     server.replies.extend([Reply(503)] * 3)
     settings = config(
         max_retries=0, circuit_breaker_threshold=3, circuit_breaker_timeout_ms=50, circuit_open="retain"
@@ -221,7 +223,7 @@ def test_a_storm_of_503_that_passes(fault: Scenario, server: TelemetryServer) ->
 
 @pytest.mark.parametrize("status", [408, 425, 429, 500, 502, 503, 504])
 def test_an_error_that_passes(fault: Scenario, server: TelemetryServer, status: int) -> None:
-    """Two answers say "later", the third is healthy."""
+    """The server answers twice with the status in brackets, then it is healthy."""
     server.replies.extend([Reply(status), Reply(status)])
     with TelemetryClient(server.url, config(max_retries=2)) as client:
         sent = send(client, 10)
@@ -231,7 +233,7 @@ def test_an_error_that_passes(fault: Scenario, server: TelemetryServer, status: 
 
 
 def test_a_server_that_takes_single_events_only(fault: Scenario, server: TelemetryServer) -> None:
-    """413 to every request of more than one event, and to one event in itself."""
+    """The server answers 413 to every request with more than one event, and to one particular event alone."""
 
     def too_large(request: Request) -> Reply:
         return Reply(413) if len(request.ids) > 1 or request.ids == [poison] else Reply()
@@ -248,7 +250,7 @@ def test_a_server_that_takes_single_events_only(fault: Scenario, server: Telemet
 
 
 def test_a_split_that_is_cut_short(fault: Scenario, server: TelemetryServer) -> None:
-    """413 splits the batch; the second half meets an outage."""
+    """A 413 splits the batch; the second half meets an outage."""
     server.replies.extend([Reply(413), Reply(), Reply(500)])
     with TelemetryClient(server.url, config(max_retries=0)) as client:
         send(client, 10)

@@ -1,4 +1,4 @@
-"""Event loops: never blocked, may be cancelled, and may close while a coroutine waits in them."""
+"""Event loops are never blocked, calls can be cancelled, and a loop can close under a waiting coroutine."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ def configuration(**settings: object) -> TelemetryConfiguration:
 
 
 def watchers(client: TelemetryClient) -> list[object]:
-    """The barriers that loops wait at; threads wait at others."""
+    """The barriers that event loops wait at; threads use their own."""
     return [barrier for barrier in client._flow.barriers._raised if barrier.notify is not None]
 
 
 class Lag:
-    """How long the loop has been kept from a task that wants to run every millisecond."""
+    """The longest delay of a task that wants to run every millisecond."""
 
     largest = 0.0
     ticks = 0
@@ -50,7 +50,7 @@ class Lag:
         try:
             yield
             ticks = self.ticks
-            while self.ticks == ticks:  # the tick that a blocked loop has kept waiting counts too
+            while self.ticks == ticks:  # count the tick that a blocked loop delays, too
                 await asyncio.sleep(0)
         finally:
             ticking.cancel()
@@ -58,7 +58,7 @@ class Lag:
                 await ticking
 
 
-# The loop's lag. Its bound is far below what each call takes, and far above what a busy machine adds.
+# The loop's lag. Its bound is far below the duration of each call and far above the delays of a busy machine.
 LAG = 0.25
 
 
@@ -85,7 +85,7 @@ def test_a_black_hole_while_the_loop_flushes_and_closes(fault: Scenario) -> None
 
 
 def test_a_slow_endpoint_while_the_loop_flushes_and_closes(fault: Scenario, server: TelemetryServer) -> None:
-    """Each request's answer takes half a second; `async with` closes the client."""
+    """Each answer takes half a second; `async with` closes the client."""
     lag = Lag()
     gates = [threading.Event(), threading.Event()]
     server.replies.extend(Reply(release=gate) for gate in gates)
@@ -127,7 +127,7 @@ def test_the_endpoint_refuses_while_the_loop_flushes_and_closes(fault: Scenario)
 
 
 def test_the_clients_lock_is_not_held_while_the_loop_asks(fault: Scenario) -> None:
-    """16 flushes at once in one loop, of a queue that a thread keeps filling."""
+    """One loop runs 16 flushes at once while a thread keeps filling the queue."""
     lag = Lag()
     exporter = InMemoryTelemetryExporter()
     made = 0
@@ -164,7 +164,7 @@ def test_the_clients_lock_is_not_held_while_the_loop_asks(fault: Scenario) -> No
 
 @pytest.mark.parametrize("call", ["aflush", "aclose"])
 def test_a_call_is_cancelled_at_any_moment(fault: Scenario, server: TelemetryServer, call: str) -> None:
-    """What is in brackets is cancelled at 80 different moments: after so many steps of the loop, or a while later."""
+    """The call in brackets is cancelled at 80 different moments, by steps of the loop or by time."""
     moments = random.Random(7)
     sent = delivered = cancelled = 0
 
@@ -186,7 +186,7 @@ def test_a_call_is_cancelled_at_any_moment(fault: Scenario, server: TelemetrySer
         steps, seconds = moment % 5, moments.uniform(0, 0.006) if moment % 2 else 0.0
         cancelled += asyncio.run(main(steps, seconds, client))
         assert watchers(client) == []
-        if call == "aclose" and steps:  # it has begun, so it goes on in the background
+        if call == "aclose" and steps:  # it has begun, so it continues in the background
             wait_until(lambda client=client: client.is_closed)  # type: ignore[misc]
         assert client.close()
         stats = client.stats()
@@ -200,9 +200,9 @@ def test_a_call_is_cancelled_at_any_moment(fault: Scenario, server: TelemetrySer
 
 @pytest.mark.parametrize("way", ["wait_for", "timeout"])
 def test_a_call_runs_into_the_programs_own_timeout(fault: Scenario, way: str) -> None:
-    """The endpoint hangs; the program puts `aflush` and `aclose` under a timeout of its own."""
+    """The endpoint hangs; the program wraps `aflush` and `aclose` in its own timeout."""
     if way == "timeout" and sys.version_info < (3, 11):
-        pytest.skip("asyncio.timeout is of 3.11")
+        pytest.skip("asyncio.timeout needs Python 3.11")
     exporter = GatedExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
 
@@ -220,7 +220,7 @@ def test_a_call_runs_into_the_programs_own_timeout(fault: Scenario, way: str) ->
                 await within(call, 0.03)
         assert watchers(client) == []
         exporter.gate.set()
-        assert await client.aclose() is True  # the same close, which has gone on
+        assert await client.aclose() is True  # the same close: it continued in the background
 
     asyncio.run(main())
     fault.settled(client.stats(), sent=1, arrived=[log.frontend_log_event_id for log in exporter.logs])
@@ -231,8 +231,8 @@ def test_a_call_runs_into_the_programs_own_timeout(fault: Scenario, way: str) ->
 
 
 def test_loops_and_threads_share_a_client(fault: Scenario, server: TelemetryServer) -> None:
-    """Four loops in four threads enqueue, flush and cancel flushes of one client, while four plain threads enqueue and
-    flush; then all of them close it."""
+    """Four loops in four threads and four plain threads share a client: all enqueue and flush, the loops also cancel
+    flushes, and all close it."""
     client = TelemetryClient(server.url, configuration(batch_size=20))
 
     async def loop(index: int) -> None:
@@ -270,13 +270,13 @@ def test_loops_and_threads_share_a_client(fault: Scenario, server: TelemetryServ
     assert fault.delivered == 600
 
 
-def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
-    """A loop is closed under an `aflush` and an `aclose`, which were not cancelled."""
+def test_the_loop_closes_while_calls_wait_in_it(fault: Scenario) -> None:
+    """The program closes a loop while an `aflush` and an `aclose` wait in it, without cancelling them."""
     exporter = GatedExporter()
     client = TelemetryClient("host", configuration(), exporter=exporter)
     client.enqueue(make_log())
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda *_: None)  # that the tasks are lost is the program's own doing
+    loop.set_exception_handler(lambda *_: None)  # the program abandons its tasks on purpose
     tasks = [loop.create_task(client.aflush()), loop.create_task(client.aclose())]
     loop.run_until_complete(asyncio.sleep(0))
     assert len(watchers(client)) == 1
@@ -286,7 +286,7 @@ def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
     wait_until(lambda: watchers(client) == [])
     for task in tasks:
         coroutine = task.get_coro()
-        with suppress(RuntimeError):  # of the loop that is closed
+        with suppress(RuntimeError):  # the loop is closed
             coroutine.close()
         task._log_destroy_pending = False  # type: ignore[attr-defined]
     fault.settled(client.stats(), sent=1, arrived=[log.frontend_log_event_id for log in exporter.logs])
@@ -294,7 +294,7 @@ def test_the_loop_goes_while_calls_wait_in_it(fault: Scenario) -> None:
 
 
 def test_two_tasks_and_two_loops_close_a_client(fault: Scenario, server: TelemetryServer) -> None:
-    """`aclose` is awaited by two tasks of each of two loops while the last request is held, and once more after it."""
+    """Two loops with two tasks each await `aclose` while the last request hangs, and once more after it."""
     release = threading.Event()
     server.replies.append(Reply(release=release))
     client = TelemetryClient(server.url, configuration())
@@ -322,7 +322,7 @@ def test_two_tasks_and_two_loops_close_a_client(fault: Scenario, server: Telemet
 def test_the_body_of_async_with_raises(
     fault: Scenario, server: TelemetryServer, error: type[BaseException]
 ) -> None:
-    """`async with` is left by the exception in brackets, which is the program's and goes on to it."""
+    """The program raises the exception in brackets inside `async with`, and it propagates."""
     clients: list[TelemetryClient] = []
 
     async def main() -> None:
@@ -339,8 +339,7 @@ def test_the_body_of_async_with_raises(
 
 @pytest.mark.parametrize("way", ["open", "closing"])
 def test_the_loop_ends_and_then_the_program(fault: Scenario, server: TelemetryServer, way: str) -> None:
-    """`asyncio.run` returns with the client still open, or (see the brackets) with its `aclose` cancelled in its midst;
-    then the program ends."""
+    """`asyncio.run` returns with the client open or its `aclose` cancelled (see brackets); then the program ends."""
     release = threading.Event()
     server.replies.append(Reply(release=release))
 
@@ -371,10 +370,10 @@ def test_the_loop_ends_and_then_the_program(fault: Scenario, server: TelemetrySe
     assert fault.delivered == 10
 
 
-def test_no_thread_is_to_be_had_for_aclose(
+def test_the_system_has_no_thread_left_for_aclose(
     fault: Scenario, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The system has no thread left when `aclose` is called."""
+    """Starting a thread fails when the program calls `aclose`."""
     client = TelemetryClient(server.url, configuration())
     client.enqueue(make_log())
     assert client.flush(10)
@@ -387,7 +386,7 @@ def test_no_thread_is_to_be_had_for_aclose(
 
     monkeypatch.setattr(threading.Thread, "start", refuse)
     try:
-        asyncio.run(client.aclose())  # whatever it answers
+        asyncio.run(client.aclose())  # True or False: only the account counts
     finally:
         client.close()
     fault.settled(client.stats(), sent=1, arrived=server.accepted)

@@ -25,16 +25,16 @@ from support.server import (
 )
 from support.waiting import wait_until
 
-# Servers that answer before they have read.
+# Servers that answer before they read the body.
 
 
-def test_a_server_that_refuses_the_size_before_it_has_read_the_body(fault: Scenario) -> None:
-    """413 upon the head alone, then a reset with most of the body unread, until the request is small enough."""
+def test_a_server_that_refuses_the_size_before_it_reads_the_body(fault: Scenario) -> None:
+    """The server reads only the head, answers 413 and resets the connection, until the request is small enough."""
     service = RawService()
     refused: list[int] = []
 
     def serve(connection: socket.socket) -> None:
-        # MSG_PEEK: what a healthy server reads is still there for it.
+        # MSG_PEEK leaves the bytes in the socket for the healthy server.
         while True:
             head = b""
             while b"\r\n\r\n" not in head:
@@ -45,7 +45,7 @@ def test_a_server_that_refuses_the_size_before_it_has_read_the_body(fault: Scena
             if length > 350_000:
                 refused.append(length)
                 write_answer(connection, "413 Content Too Large", b"", "Connection: close")
-                connection.close()  # with unread data, which makes it a reset
+                connection.close()  # unread data makes this a reset
                 return
             service.accept(connection, service.read(connection))
 
@@ -59,8 +59,8 @@ def test_a_server_that_refuses_the_size_before_it_has_read_the_body(fault: Scena
     assert max(len(request.raw) for request in service.requests) <= 350_000
 
 
-def test_a_server_that_answers_before_it_has_read_the_body(fault: Scenario) -> None:
-    """200 upon the head alone, then a reset with several MB of the body unread."""
+def test_a_server_that_answers_before_it_reads_the_body(fault: Scenario) -> None:
+    """The server reads only the head, answers 200 and resets the connection, with several MB of the body unread."""
     asked: list[str] = []
 
     def serve(connection: socket.socket) -> None:
@@ -72,12 +72,12 @@ def test_a_server_that_answers_before_it_has_read_the_body(fault: Scenario) -> N
     with raw_endpoint(serve) as url, TelemetryClient(url, settings) as client:
         send(client, 40, session_id="x" * 100_000)
     fault.settled(client.stats(), sent=40)
-    assert fault.delivered == 40  # so it says, and it is not for us to send it all again
+    assert fault.delivered == 40  # the server said 200: do not send the batch again
     assert len(asked) == 1
 
 
 def test_a_server_that_reads_slowly(fault: Scenario) -> None:
-    """A small receive window, read a KB at a time, for a request of several MB."""
+    """The server has a small receive window and reads a request of several MB in steps of one KB."""
     service = RawService()
 
     def serve(connection: socket.socket) -> None:
@@ -99,7 +99,7 @@ def test_a_server_that_reads_slowly(fault: Scenario) -> None:
 
 @pytest.mark.parametrize("end", [socket.socket.close, reset], ids=["closed", "reset"])
 def test_a_connection_that_dies_idle(fault: Scenario, end: Callable[[socket.socket], None]) -> None:
-    """Between two batches, the server ends the connection that both were to use."""
+    """The server ends the kept-alive connection between two batches."""
     service = RawService()
     ended: list[int] = []
     end_now = threading.Semaphore(0)
@@ -119,8 +119,8 @@ def test_a_connection_that_dies_idle(fault: Scenario, end: Callable[[socket.sock
     assert fault.delivered == 15
 
 
-def test_a_connection_that_dies_with_the_next_request_upon_it(fault: Scenario) -> None:
-    """The server resets each connection when the second request comes."""
+def test_a_connection_that_dies_when_the_next_request_arrives(fault: Scenario) -> None:
+    """The server resets each connection when its second request arrives."""
     service = RawService()
 
     def serve(connection: socket.socket) -> None:
@@ -156,7 +156,7 @@ def test_a_server_that_closes_after_every_answer(fault: Scenario, headers: tuple
 
 @pytest.mark.parametrize(("down", "lost"), [(2, {}), (3, {"failed": 25})], ids=["short", "long"])
 def test_a_server_that_flaps(fault: Scenario, down: int, lost: dict[str, int]) -> None:
-    """Three requests are answered, the next few reset, and so on; three tries a batch."""
+    """The server answers three requests, resets the next few, and so on; each batch is tried three times."""
     service = RawService()
     healthy = RawService()
     cycle = 3 + down

@@ -1,4 +1,4 @@
-"""Credentials: redirects, tokens that are refused, and `auth`."""
+"""Credentials: redirects, refused tokens, and `auth`."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ def test_a_redirect_to_another_host(fault: Scenario, server: TelemetryServer, st
         server.always = lambda _: Reply(status, {"Location": f"{other.url}/telemetry-ext"})
         with TelemetryClient(server.url, config(), auth=with_token) as client:
             send(client, 10)
-        assert other.connections == []  # nor has the token arrived there
+        assert other.connections == []  # and no token either
     fault.settled(client.stats(), sent=10, arrived=[*server.accepted, *other.accepted])
     assert fault.lost == {"rejected": 10}
     assert len(server.requests) == 1
 
 
 def test_a_token_expires_and_is_renewed(fault: Scenario, server: TelemetryServer) -> None:
-    """The endpoint answers 401 to the old token; from the next request on, auth returns a new one."""
+    """The endpoint answers 401 to the old token; `auth` returns a new one for the next request."""
     tokens = iter(["old", "new", "new"])
     server.always = lambda request: Reply(401 if request.headers["Authorization"] == "old" else 200)
     with TelemetryClient(server.url, config(), auth=lambda: {"Authorization": next(tokens)}) as client:
@@ -50,8 +50,8 @@ def test_a_token_expires_and_is_renewed(fault: Scenario, server: TelemetryServer
     assert len(server.requests) == 3
 
 
-def test_tokens_that_are_never_welcome(fault: Scenario, server: TelemetryServer) -> None:
-    """The endpoint answers 403, always."""
+def test_a_token_that_is_always_refused(fault: Scenario, server: TelemetryServer) -> None:
+    """The endpoint always answers 403."""
     server.always = lambda _: Reply(403)
     settings = config(circuit_breaker_threshold=3)
     with TelemetryClient(server.url, settings, auth=with_token) as client:
@@ -63,7 +63,7 @@ def test_tokens_that_are_never_welcome(fault: Scenario, server: TelemetryServer)
     assert len(server.requests) == 3
 
 
-# auth.
+# What `auth` returns.
 
 
 class Unreadable(Mapping[str, str]):
@@ -86,10 +86,10 @@ def _raise(error: BaseException) -> None:
 RUBBISH: dict[str, Callable[[], Any]] = {
     "raises": lambda: _raise(RuntimeError("sentinel")),
     "exits": lambda: _raise(SystemExit(3)),
-    "returns a text": lambda: TOKEN,
+    "returns a string": lambda: TOKEN,
     "returns bytes": lambda: {"Authorization": TOKEN.encode()},
     "returns pairs": lambda: [("Authorization", TOKEN)],
-    "returns a value that is none": lambda: {"Authorization": None},
+    "returns None as a value": lambda: {"Authorization": None},
     "returns a mapping that cannot be read": Unreadable,
     "returns a line break in a value": lambda: {"Authorization": "a\r\nX-Injected: b"},
     "returns a lone line feed in a value": lambda: {"Authorization": "a\nX-Injected: b"},
@@ -102,7 +102,7 @@ RUBBISH: dict[str, Callable[[], Any]] = {
 
 @pytest.mark.parametrize("rubbish", RUBBISH.values(), ids=RUBBISH)
 def test_auth_that(fault: Scenario, server: TelemetryServer, rubbish: Callable[[], Any]) -> None:
-    """auth returns what cannot be sent, or does not return; later it does."""
+    """`auth` fails as the brackets say; later it returns valid headers."""
     faulty = True
 
     def auth() -> Any:
@@ -118,8 +118,8 @@ def test_auth_that(fault: Scenario, server: TelemetryServer, rubbish: Callable[[
     assert server.accepted == healthy
 
 
-def test_auth_that_has_nothing_to_give(fault: Scenario, server: TelemetryServer) -> None:
-    """auth returns None."""
+def test_auth_that_returns_none(fault: Scenario, server: TelemetryServer) -> None:
+    """`auth` returns None."""
     with TelemetryClient(server.url, config(), auth=lambda: None) as client:
         send(client, 10)
     fault.settled(client.stats(), sent=10, arrived=server.accepted)
@@ -128,7 +128,7 @@ def test_auth_that_has_nothing_to_give(fault: Scenario, server: TelemetryServer)
 
 
 def test_auth_that_hangs(fault: Scenario, server: TelemetryServer) -> None:
-    """auth does not return, and the program wants to end."""
+    """`auth` does not return, and the program closes the client."""
     begun, over = threading.Event(), threading.Event()
 
     def auth() -> dict[str, str]:
@@ -146,4 +146,4 @@ def test_auth_that_hangs(fault: Scenario, server: TelemetryServer) -> None:
     fault.settled(client.stats(), sent=101, arrived=[])
     over.set()
     wait_until(lambda: senders() == [])
-    assert server.requests == []  # what has been counted as lost is not sent after all
+    assert server.requests == []  # an event counted as lost is never sent later

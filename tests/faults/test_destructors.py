@@ -1,4 +1,4 @@
-"""The library interrupted by destructors (promise 2)."""
+"""Destructors interrupt the library (promise 2)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from support.server import TelemetryServer
 
 
 def test_collections_at_every_line_of_the_library(fault: Scenario, server: TelemetryServer) -> None:
-    """At each of the first 2,000 lines that any thread runs in the library, a collection whose destructor enqueues."""
+    """A garbage collection at each of the first 2,000 lines that the library runs; a destructor enqueues."""
     with nothing_old_to_collect():
         client: TelemetryClient | None = None
         produce: Producer | None = None
@@ -44,7 +44,7 @@ def test_collections_at_every_line_of_the_library(fault: Scenario, server: Telem
 
 
 def test_collections_at_every_allocation(fault: Scenario) -> None:
-    """The collector's threshold is 1, and each of 3,000 destructors enqueues and leaves the next cycle behind."""
+    """The collector's threshold is 1; each of 3,000 destructors enqueues and makes the next cycle."""
     exporter = InMemoryTelemetryExporter()
     with (
         nothing_old_to_collect(),
@@ -75,8 +75,8 @@ def test_collections_at_every_allocation(fault: Scenario) -> None:
 def test_a_collection_inside_the_clients_critical_section(
     fault: Scenario, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """With the client's lock held, in the method in brackets, a collection whose destructor enqueues; and in another
-    thread a destructor enqueues at the same time, which must not wait for that lock."""
+    """A garbage collection while the method in brackets holds the client's lock; its destructor enqueues, and so does a
+    destructor in another thread, which must not wait for the lock."""
     exporter = InMemoryTelemetryExporter()
     with nothing_old_to_collect():
         client = TelemetryClient("host", configuration(batch_size=10), exporter=exporter)
@@ -109,7 +109,7 @@ def test_a_collection_inside_the_clients_critical_section(
 
 
 def test_weak_references_call_back(fault: Scenario) -> None:
-    """`weakref.ref` callbacks and `weakref.finalize` enqueue, called by a collection at each line of a flush."""
+    """A garbage collection at each line of a flush; `weakref.ref` callbacks and `weakref.finalize` enqueue."""
     exporter = InMemoryTelemetryExporter()
     with nothing_old_to_collect(), TelemetryClient("host", configuration(), exporter=exporter) as client:
         produce = Producer(client)

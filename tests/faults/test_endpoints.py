@@ -1,4 +1,4 @@
-"""Endpoints that are there, or not."""
+"""Endpoints that listen, and endpoints that do not."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_nothing_listens(fault: Scenario) -> None:
 
 
 def test_the_endpoint_is_healthy(fault: Scenario, server: TelemetryServer) -> None:
-    """Nothing: the healthy case, for comparison."""
+    """Nothing: the healthy case for comparison."""
     with TelemetryClient(server.url, config()) as client:
         for log in make_logs(250):
             client.enqueue(log)
@@ -36,7 +36,7 @@ def test_the_endpoint_is_healthy(fault: Scenario, server: TelemetryServer) -> No
 
 
 def test_the_endpoint_is_an_ipv6_address(fault: Scenario) -> None:
-    """The endpoint is given as an IPv6 literal with a port."""
+    """The endpoint's URL is an IPv6 literal with a port."""
     try:
         server = TelemetryServer("::1")
     except OSError:
@@ -51,7 +51,7 @@ def test_the_endpoint_is_an_ipv6_address(fault: Scenario) -> None:
 def test_the_first_address_of_a_name_is_dead(
     fault: Scenario, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The name has two addresses; nothing listens at the first."""
+    """The endpoint's name has two addresses; nothing listens at the first."""
     dead = int(refused_url().rpartition(":")[2])
     addresses = [
         (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", dead)),

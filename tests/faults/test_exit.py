@@ -1,4 +1,4 @@
-"""Exit handlers that run after the library's own, since they were registered before its import (promises 5, 6, 7)."""
+"""Late exit handlers: registered before the library's import, they run after its own handler (promises 5, 6, 7)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from support.server import Reply, TelemetryServer, refused_url
 
 WITH_THE_PROCESS = "the process ended"
 
-# `late` runs after the library's exit handler, and tells what it raises. Whatever is warned of is an error.
+# `late` runs after the library's exit handler and prints its exceptions. A ResourceWarning is an error.
 BEFORE = """
 import atexit, os, sqlite3, sys, threading, time, traceback, warnings
 warnings.simplefilter("error", ResourceWarning)
@@ -55,7 +55,7 @@ def wait_until(condition):
 
 
 def run_late(body: str, *arguments: str) -> Ended:
-    """Run a program that sets `late`; it must end without a word."""
+    """Run a program that sets `late`; it must print nothing to stderr."""
     out = run_python(BEFORE + textwrap.dedent(body), *arguments)
     assert (out.code, out.stderr) == (0, ""), out.stderr
     return out
@@ -82,7 +82,7 @@ SENT_BEFORE = pytest.mark.parametrize(
 def test_a_late_handler_uses_a_connection_and_closes_it(
     fault: Scenario, server: TelemetryServer, before: str
 ) -> None:
-    """A handler that was registered before the import executes two statements on a connection and closes it."""
+    """A late exit handler executes two statements on a connection and closes it."""
     run_late(
         f"""
         def client():
@@ -108,7 +108,7 @@ def test_a_late_handler_uses_a_connection_and_closes_it(
 
 @SENT_BEFORE
 def test_a_late_handler_makes_a_connection(fault: Scenario, server: TelemetryServer, before: str) -> None:
-    """A handler that was registered before the import opens a connection, and closes it."""
+    """A late exit handler opens a connection and closes it."""
     run_late(
         f"""
         def client():
@@ -129,8 +129,8 @@ def test_a_late_handler_makes_a_connection(fault: Scenario, server: TelemetrySer
     fault.seen(sent=5, delivered=len(set(server.accepted)))
 
 
-def test_a_late_handler_makes_a_client_and_takes_its_time(fault: Scenario, server: TelemetryServer) -> None:
-    """A late handler makes a client, and enqueues when more time has gone by than the client's close may take."""
+def test_a_late_handler_makes_a_client_and_uses_it_later(fault: Scenario, server: TelemetryServer) -> None:
+    """A late exit handler makes a client, waits longer than `close_timeout_ms`, and then enqueues."""
     out = run_late(
         """
         def late():
@@ -150,7 +150,7 @@ def test_a_late_handler_makes_a_client_and_takes_its_time(fault: Scenario, serve
 
 
 def test_a_late_handler_leaves_its_connection_open(fault: Scenario, server: TelemetryServer) -> None:
-    """A handler that was registered before the import executes a statement; nothing closes the connection."""
+    """A late exit handler executes a statement; nothing closes the connection."""
     out = run_late(
         """
         connection = connect()
@@ -169,7 +169,7 @@ def test_a_late_handler_leaves_its_connection_open(fault: Scenario, server: Tele
 
 
 def test_a_late_handler_does_not_wait(fault: Scenario, server: TelemetryServer) -> None:
-    """A late handler's last events find the endpoint slow, nothing closes the client, and the process ends."""
+    """A late exit handler enqueues while the endpoint is slow, and the process ends without a close."""
     release = threading.Event()
     server.replies.extend([Reply(), Reply(release=release)])
     out = run_late(
@@ -190,10 +190,8 @@ def test_a_late_handler_does_not_wait(fault: Scenario, server: TelemetryServer) 
     fault.seen(sent=13, delivered=10, lost={WITH_THE_PROCESS: 3})
 
 
-def test_a_late_close_before_an_endpoint_that_has_gone_silent(
-    fault: Scenario, server: TelemetryServer
-) -> None:
-    """The endpoint takes what the exit has for it, and does not answer when a late handler closes its client."""
+def test_a_late_close_when_the_endpoint_no_longer_answers(fault: Scenario, server: TelemetryServer) -> None:
+    """The endpoint takes the events of the exit, but does not answer when a late exit handler closes the client."""
     release = threading.Event()
     server.replies.extend([Reply(), Reply(release=release)])
     out = run_late(
@@ -218,7 +216,7 @@ def test_a_late_close_before_an_endpoint_that_has_gone_silent(
 def test_a_late_handler_after_an_exit_that_could_not_deliver(
     fault: Scenario, server: TelemetryServer
 ) -> None:
-    """The exit has waited in vain; a late handler then enqueues, flushes and closes, which takes no time."""
+    """The exit's close timed out; a late exit handler then enqueues, flushes and closes without a wait."""
     release = threading.Event()
     server.replies.append(Reply(release=release))
     out = run_late(
@@ -241,10 +239,10 @@ def test_a_late_handler_after_an_exit_that_could_not_deliver(
     assert fault.lost == {"failed": 10, "dropped_closed": 3}
 
 
-def test_a_late_handler_with_three_hosts_and_two_of_them_are_silent(
+def test_a_late_handler_with_one_healthy_and_two_hanging_hosts(
     fault: Scenario, server: TelemetryServer
 ) -> None:
-    """Two of three hosts do not answer at exit; the third still takes what a late handler has for it."""
+    """Two of three hosts do not answer at exit; the third still takes the events of a late exit handler."""
     release = threading.Event()
     with TelemetryServer() as one, TelemetryServer() as two:
         for silent in (one, two):
@@ -270,8 +268,8 @@ def test_a_late_handler_with_three_hosts_and_two_of_them_are_silent(
     fault.seen(sent=6, delivered=2, lost={"failed": 2, "dropped_closed": 2})
 
 
-def test_a_late_handler_with_an_exporter_of_the_programs_own(fault: Scenario) -> None:
-    """An exporter that may have to be closed to deliver is closed by the exit: what comes later is counted."""
+def test_a_late_handler_with_the_programs_exporter(fault: Scenario) -> None:
+    """The exit closes the program's exporter, which may need it to deliver; later events are counted as dropped."""
     out = run_late(
         """
         class Exporter(InMemoryTelemetryExporter):
@@ -296,8 +294,8 @@ def test_a_late_handler_with_an_exporter_of_the_programs_own(fault: Scenario) ->
     assert fault.lost == {"dropped_closed": 3}
 
 
-def test_a_late_handler_with_an_exporter_of_ours(fault: Scenario, server: TelemetryServer) -> None:
-    """A late handler enqueues for an OpenTelemetry collector, which it has used before, and closes the client."""
+def test_a_late_handler_with_an_otlp_exporter(fault: Scenario, server: TelemetryServer) -> None:
+    """A late exit handler enqueues for an OpenTelemetry collector that was in use before, and closes the client."""
     out = run_late(
         """
         exporter = OtlpTelemetryExporter(sys.argv[1])
@@ -325,7 +323,7 @@ def server_that_takes_anything(server: TelemetryServer) -> str:
 
 
 def test_a_late_handler_and_a_spool(fault: Scenario, tmp_path: Path) -> None:
-    """The port refuses connections: what the exit could not deliver, and what a late handler has, is in the spool."""
+    """The port refuses connections; the events of the exit and of a late exit handler go to the spool."""
     spool = tmp_path / "spool"
     out = run_late(
         """
@@ -348,7 +346,7 @@ def test_a_late_handler_and_a_spool(fault: Scenario, tmp_path: Path) -> None:
 
 
 def test_the_exit_does_not_wait_for_the_circuit(fault: Scenario) -> None:
-    """The circuit is open, and events wait for it (`circuit_open="retain"`) when the program ends."""
+    """The program ends while the circuit is open and events wait for it (`circuit_open="retain"`)."""
     out = run_late(
         """
         settings = config(circuit_open="retain", circuit_breaker_threshold=1, max_retries=0)
@@ -370,10 +368,8 @@ def test_the_exit_does_not_wait_for_the_circuit(fault: Scenario) -> None:
     assert fault.lost == {"failed": 1, "dropped_circuit_open": 10}
 
 
-def test_a_connection_is_closed_when_the_interpreter_has_ended(
-    fault: Scenario, server: TelemetryServer
-) -> None:
-    """A global's destructor closes its connection while modules are torn down: there is no thread to wait for."""
+def test_a_connection_is_closed_during_interpreter_teardown(fault: Scenario, server: TelemetryServer) -> None:
+    """A global's destructor closes its connection while Python tears down modules, when threads no longer run."""
     out = run_late(
         """
         import time as clock
@@ -402,7 +398,7 @@ def test_a_connection_is_closed_when_the_interpreter_has_ended(
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "a-name.invalid"])
 def test_no_thread_can_be_started_at_exit(fault: Scenario, server: TelemetryServer, host: str) -> None:
-    """As in Python 3.12, no thread starts any more once the interpreter ends; nothing has been sent before."""
+    """No thread can start once the interpreter ends, as from Python 3.12 on; nothing was sent before."""
     out = run_late(
         """
         import socket
@@ -458,7 +454,7 @@ import sys, time
 sys.path[:0] = {path!r}
 try:
     from adbc_telemetry import TelemetryClient, TelemetryClientManager, TelemetryConfiguration
-except ImportError:  # an extension module that it needs loads in no subinterpreter of this kind
+except ImportError:  # a required extension module does not load in this kind of subinterpreter
     print("cannot be imported", flush=True)
 else:
     import msgspec
@@ -474,9 +470,11 @@ def run_in(config, body, **names):
 """
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="extension modules load in no such subinterpreter")
-def test_a_subinterpreter_that_may_have_no_threads(fault: Scenario) -> None:
-    """An isolated subinterpreter, which starts no thread: `flush` says so at once, and no event is kept."""
+@pytest.mark.skipif(
+    sys.version_info >= (3, 12), reason="extension modules do not load in isolated subinterpreters"
+)
+def test_a_subinterpreter_that_cannot_start_threads(fault: Scenario) -> None:
+    """An isolated subinterpreter cannot start threads: `flush` returns False at once, and every event is dropped."""
     out = run_python(
         SUBINTERPRETER
         + textwrap.dedent(
@@ -512,10 +510,10 @@ def test_a_subinterpreter_that_may_have_no_threads(fault: Scenario) -> None:
 
 
 @pytest.mark.skipif(
-    sys.version_info[:2] == (3, 12), reason="legacy subinterpreters of 3.12 crash on their own"
+    sys.version_info[:2] == (3, 12), reason="Python 3.12 crashes in legacy subinterpreters by itself"
 )
 def test_a_subinterpreter_ends_with_events(fault: Scenario, server: TelemetryServer) -> None:
-    """The exit handlers of a subinterpreter with events run; a thread that they left would be fatal to its end."""
+    """A subinterpreter with events runs its exit handlers; if they left a thread, its end would abort the process."""
     out = run_python(
         SUBINTERPRETER
         + textwrap.dedent(

@@ -1,4 +1,4 @@
-"""The beginning over again in a fork (promise 7), in real processes."""
+"""Forked children start afresh (promise 7), in real processes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from support.process import run_program, running_program
 from support.server import Reply, TelemetryServer
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 FORK = """
 def fork(child):
@@ -28,7 +28,7 @@ def fork(child):
     if pid:
         return pid
     import faulthandler, traceback
-    faulthandler.dump_traceback_later(20, exit=True)  # a hang is told, and ends
+    faulthandler.dump_traceback_later(20, exit=True)  # a hang prints its stacks and ends
     code = 1
     try:
         child()
@@ -47,7 +47,7 @@ def join(pid):
 
 
 def test_a_forked_child_flushes_and_leaves_by_os_exit(fault: Scenario, server: TelemetryServer) -> None:
-    """`os.fork` with 10 events in the parent's queue; the child enqueues 3, flushes, enqueues 2 and `os._exit`s."""
+    """`os.fork` with 10 events in the parent's queue; the child enqueues 3, flushes, enqueues 2, calls `os._exit`."""
     out = run_program(
         FORK
         + textwrap.dedent(
@@ -77,7 +77,7 @@ def test_a_forked_child_flushes_and_leaves_by_os_exit(fault: Scenario, server: T
 def test_a_forked_child_leaves_the_parents_idle_connection_alone(
     fault: Scenario, server: TelemetryServer
 ) -> None:
-    """`os.fork` with a connection to the endpoint kept alive; child and parent then send, one after the other."""
+    """`os.fork` while a connection to the endpoint is kept alive; then the child sends, and after it the parent."""
     out = run_program(
         FORK
         + textwrap.dedent(
@@ -105,7 +105,7 @@ def test_a_forked_child_leaves_the_parents_idle_connection_alone(
 
 
 def test_a_forked_child_leaves_by_sys_exit(fault: Scenario, server: TelemetryServer) -> None:
-    """`os.fork` with 10 events in the parent's queue; the child enqueues 3 and `sys.exit`s."""
+    """`os.fork` with 10 events in the parent's queue; the child enqueues 3 and calls `sys.exit`."""
     out = run_program(
         """
         client = make_client(sys.argv[1])
@@ -123,10 +123,8 @@ def test_a_forked_child_leaves_by_sys_exit(fault: Scenario, server: TelemetrySer
     fault.seen(sent=13, delivered=arrived_once(server, numbers(10), numbers(3, "child ")))
 
 
-def test_the_parent_forks_while_its_threads_are_in_the_middle_of_everything(
-    fault: Scenario, server: TelemetryServer
-) -> None:
-    """30 forks while four threads enqueue, flush, close, acquire and release without a pause."""
+def test_the_parent_forks_while_its_threads_use_the_library(fault: Scenario, server: TelemetryServer) -> None:
+    """30 forks while four threads keep enqueuing, flushing, closing, acquiring and releasing."""
     out = run_program(
         FORK
         + textwrap.dedent(
@@ -153,7 +151,7 @@ def test_the_parent_forks_while_its_threads_are_in_the_middle_of_everything(
                 while not stop.is_set():
                     manager.acquire("host", config).release()
 
-            enqueue(client, 1, "warm ")  # what sending needs is loaded by then: see the test after this one
+            enqueue(client, 1, "warm ")  # loads what sending needs; the next test forks during that load
             assert client.flush(10)
             work = [enqueue_and_flush, close, acquire_and_release, acquire_and_release]
             threads = [threading.Thread(target=target, daemon=True) for target in work]
@@ -192,10 +190,8 @@ def test_the_parent_forks_while_its_threads_are_in_the_middle_of_everything(
     fault.seen(sent=sent + 91, delivered=len(server.accepted))
 
 
-def test_the_parent_forks_while_its_sender_loads_what_it_needs(
-    fault: Scenario, server: TelemetryServer
-) -> None:
-    """`os.fork` in the middle of the sender's first import of urllib3, whose module lock the child inherits, held."""
+def test_the_parent_forks_while_its_sender_imports_urllib3(fault: Scenario, server: TelemetryServer) -> None:
+    """`os.fork` during the sender's first import of urllib3; the child inherits the module's lock while it is held."""
     out = run_program(
         FORK
         + textwrap.dedent(
@@ -230,7 +226,7 @@ def test_the_parent_forks_while_its_sender_loads_what_it_needs(
 
 
 def test_the_parent_forks_with_a_request_in_flight(fault: Scenario, server: TelemetryServer) -> None:
-    """`os.fork` while the parent's request waits for its answer, on a connection that has served one before."""
+    """`os.fork` while the parent's request waits for its answer, on a reused connection."""
     program = FORK + textwrap.dedent(
         """
         client = make_client(sys.argv[1])
@@ -269,7 +265,7 @@ def test_the_parent_forks_with_a_request_in_flight(fault: Scenario, server: Tele
 
 
 def test_the_program_becomes_a_daemon(fault: Scenario, server: TelemetryServer) -> None:
-    """The double fork: events before it, in the process between, and in the daemon, which ends normally."""
+    """A double fork, with events before it, in the intermediate process and in the daemon, which ends normally."""
     out = run_program(
         """
         client = make_client(sys.argv[1])
@@ -284,14 +280,14 @@ def test_the_program_becomes_a_daemon(fault: Scenario, server: TelemetryServer) 
         enqueue(client, 5, "daemon ")
         """,
         server.url,
-    )  # and to its pipes' end, which the daemon holds
+    )  # reads until the daemon, too, has closed its end of the pipes
     ended_cleanly(out)
     delivered = arrived_once(server, numbers(5, "program "), numbers(5, "daemon "))
     fault.seen(sent=12, delivered=delivered, lost={WITH_THE_PROCESS: 2})
 
 
 def test_a_program_with_three_hosts_forks(fault: Scenario) -> None:
-    """`os.fork` with events in the queues of three hosts; parent and child end normally."""
+    """`os.fork` with events in three hosts' queues; parent and child end normally."""
     with TelemetryServer() as one, TelemetryServer() as two, TelemetryServer() as three:
         servers = (one, two, three)
         out = run_program(
@@ -315,7 +311,7 @@ def test_a_program_with_three_hosts_forks(fault: Scenario) -> None:
 
 @pytest.mark.parametrize("way", ["close_fds=False", "preexec_fn=os.getpid"])
 def test_another_program_is_started_while_sending(fault: Scenario, server: TelemetryServer, way: str) -> None:
-    """`subprocess`, in the way in brackets, with a request in flight: the other program inherits no socket."""
+    """`subprocess.run` (argument in brackets) while a request is in flight; the other program inherits no socket."""
     look = "import os, stat; print(sum(is_socket(fd) for fd in range(3, 256)))"
     look = f"""
 import os, stat
@@ -382,13 +378,13 @@ def application(environ, start_response):
 def test_a_server_forks_its_workers_and_is_stopped(
     fault: Scenario, server: TelemetryServer, worker: str, tmp_path: Path
 ) -> None:
-    """gunicorn preloads an application that makes its client in the master; requests to 2 workers, then SIGTERM."""
+    """gunicorn preloads an application that makes its client in the master; 2 workers serve requests, then SIGTERM."""
     pytest.importorskip("gunicorn")
     threads_each = "2" if worker == "gthread" else "1"
     options = ("--preload", "--worker-class", worker, "--threads", threads_each, "--graceful-timeout", "20")
     with running_gunicorn(tmp_path, APPLICATION, server.url, *options) as (running, ask):
         with ThreadPoolExecutor(4) as threads:
-            # Two at once, which a sync worker cannot have: both workers are at work.
+            # A sync worker serves one request at a time, so two at once reach both workers.
             held = [threads.submit(ask, name) for name in numbers(2, "held-")]
             wait_until(lambda: len(list(tmp_path.glob("held-*"))) == 2)
             (tmp_path / "release").touch()
@@ -403,7 +399,7 @@ def test_a_server_forks_its_workers_and_is_stopped(
 
 
 def test_forks_at_random_moments_of_the_first_deliveries_lose_nothing(fault: Scenario) -> None:
-    """Twelve programs; each forks three times at random moments while its sender sends for the first time."""
+    """Twelve programs each fork three times, at random moments while their sender sends for the first time."""
     done = sweep(seed=1, rounds=12)
     assert done.wrong == []
     assert done.forks == 36

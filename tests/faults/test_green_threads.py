@@ -1,4 +1,4 @@
-"""Under gevent and eventlet, patched first or late, the sender is real and the hub goes on."""
+"""Under gevent and eventlet, patched first or late, the sender is a real thread and the hub keeps running."""
 
 from __future__ import annotations
 
@@ -53,13 +53,13 @@ WHEN = pytest.mark.parametrize("patched", ["first", "late", "after the client", 
 
 
 def run(code: str, *arguments: str, timeout: float = 30) -> Ended:
-    """Run a program; the libraries' own warnings about patching late, and about themselves, are not ours."""
+    """Run a program without warnings: gevent and eventlet warn about late patching and about themselves."""
     with running_python(code, *arguments, options=("-W", "ignore")) as running:
         return running.end(timeout)
 
 
 def program(library: str, patched: str, body: str) -> str:
-    """`body`, after the client was made as `client`, in a program that patches at a certain time."""
+    """A program that patches at the given time, makes `client`, and runs `body`."""
     patch, spawn, make = PATCH[library], SPAWN[library], "client = make_client()\n"
     if patched == "first":
         code = patch + spawn + CLIENT + make
@@ -77,7 +77,7 @@ def program(library: str, patched: str, body: str) -> str:
 def test_all_events_of_green_threads_arrive(
     fault: Scenario, server: TelemetryServer, library: str, patched: str
 ) -> None:
-    """Twenty green threads enqueue and flush, in a program that patches at some time, or never."""
+    """Twenty green threads enqueue and flush; the brackets say when the program patches."""
     body = """
     flushed = []
 
@@ -107,7 +107,7 @@ def test_all_events_of_green_threads_arrive(
 def test_a_program_that_just_ends_delivers(
     fault: Scenario, server: TelemetryServer, library: str, patched: str
 ) -> None:
-    """A patched program ends with events that were never flushed."""
+    """A patched program ends with unflushed events."""
     out = run(program(library, patched, "enqueue(client, 10)\n"), server.url)
     assert (out.code, out.stderr) == (0, "")
     sent = 15 if patched == "after the client" else 10
@@ -117,14 +117,14 @@ def test_a_program_that_just_ends_delivers(
 
 @GREEN
 @pytest.mark.parametrize("patched", ["first", "late", "after the client"])
-def test_tls_is_real_whatever_is_patched(
+def test_tls_works_in_a_patched_program(
     fault: Scenario,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     library: str,
     patched: str,
 ) -> None:
-    """Delivery over TLS in a patched program."""
+    """A patched program delivers over TLS."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
@@ -142,7 +142,7 @@ def test_tls_is_real_whatever_is_patched(
 def test_the_hub_goes_on_while_a_green_thread_waits(
     fault: Scenario, library: str, waits: str, patched: str
 ) -> None:
-    """A green thread waits a second for an endpoint that answers nothing, while another one looks at the clock."""
+    """One green thread waits a second for an endpoint that does not answer; another one keeps reading the clock."""
     body = f"""
     enqueue(client, 10)
     ended = []
@@ -167,13 +167,13 @@ def test_the_hub_goes_on_while_a_green_thread_waits(
     assert (out.code, out.stderr) == (0, "")
     turns, longest = out.stdout.split()
     assert int(turns) > 50
-    assert float(longest) < 0.5  # a hub that is blocked stands still for the whole second
+    assert float(longest) < 0.5  # a blocked hub would stand still for the whole second
     fault.seen(sent=10, delivered=0, lost={"the program ends itself": 10})
 
 
 @GREEN
 def test_two_green_threads_close_one_client(fault: Scenario, server: TelemetryServer, library: str) -> None:
-    """Two green threads close the client; the second one waits for the first, and both say that nothing is lost."""
+    """Two green threads close the client; the second waits for the first, and both return True."""
     body = """
     enqueue(client, 100)
     closed = []
@@ -212,10 +212,10 @@ def application(environ, start_response):
 def test_gunicorn_with_gevent_workers(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, preload: tuple[str, ...]
 ) -> None:
-    """gunicorn with 2 gevent workers serves 60 requests, an event each, then SIGTERM."""
+    """gunicorn with two gevent workers serves 60 requests with one event each, then SIGTERM."""
     pytest.importorskip("gunicorn")
     options = (*preload, "--worker-class", "gevent", "--graceful-timeout", "2")
-    warnings = ("-W", "ignore")  # gevent's own, of patching late
+    warnings = ("-W", "ignore")  # gevent warns about late patching
     with running_gunicorn(tmp_path, APPLICATION, server.url, *options, interpreter_options=warnings) as (
         running,
         ask,
@@ -264,8 +264,8 @@ def guarded(request: pytest.FixtureRequest) -> str:
 def test_sockets_that_are_replaced_for_a_while(
     fault: Scenario, server: TelemetryServer, guarded: str
 ) -> None:
-    """pytest-socket takes sockets away before the first delivery, and gives them back after it: what it refuses fails,
-    and what comes later arrives."""
+    """pytest-socket blocks sockets before the first delivery and unblocks them later: the first batch fails, the second
+    arrives."""
     out = run(GUARDED, server.url, guarded)
     assert (out.code, out.stderr) == (0, "")
     assert out.stdout.split() == ["10", "10", "True"]
@@ -292,10 +292,8 @@ print(client.stats().delivered, len(made))
 """
 
 
-def test_a_program_that_puts_its_own_sockets_in_place_has_connections_made_by_them(
-    fault: Scenario, server: TelemetryServer
-) -> None:
-    """`socket.socket` is replaced by the program's own class, as SOCKS libraries do: connections go through it."""
+def test_connections_go_through_the_programs_socket_class(fault: Scenario, server: TelemetryServer) -> None:
+    """The program replaces `socket.socket` with its own class, as SOCKS libraries do."""
     out = run(PROXIED, server.url)
     assert (out.code, out.stderr) == (0, "")
     assert out.stdout.split() == ["1", "1"]

@@ -1,4 +1,4 @@
-"""Requests that would take for ever."""
+"""Requests that would never end."""
 
 from __future__ import annotations
 
@@ -26,29 +26,29 @@ TIMELESS: dict[str, Serve | None] = {
     "a black hole": black_hole,
     "a header that trickles": trickle,
     "a body that trickles": trickle_body,
-    "100 Continue without an end": endless_continue,
+    "endless 100 Continue": endless_continue,
     "a server that does not read": reads_nothing,
     "a full backlog": None,
 }
 
 
 @pytest.mark.parametrize("faulty", TIMELESS.values(), ids=TIMELESS)
-def test_a_request_that_would_take_for_ever(fault: Scenario, faulty: Serve | None) -> None:
-    """The server keeps the connection busy, or waiting, without an end."""
+def test_a_request_that_never_ends(fault: Scenario, faulty: Serve | None) -> None:
+    """The server keeps the connection busy or waiting for ever, as the brackets say."""
     with faulty_endpoint(faulty) as (url, _):
         settings = config(request_timeout_ms=200, max_retries=0, max_request_bytes=16_000_000)
         client = TelemetryClient(url, settings)
         started = time.monotonic()
         send(client, 100, session_id="x" * 100_000)
-        assert 0.2 <= time.monotonic() - started < 0.2 + GRACE + 0.25  # and what encoding 10 MB takes
+        assert 0.2 <= time.monotonic() - started < 0.2 + GRACE + 0.25  # and the time to encode 10 MB
         client.close()
     fault.settled(client.stats(), sent=100, arrived=[])
     assert fault.lost == {"failed": 100}
 
 
 @pytest.mark.parametrize("faulty", TIMELESS.values(), ids=TIMELESS)
-def test_a_close_while_a_request_would_take_for_ever(fault: Scenario, faulty: Serve | None) -> None:
-    """The same servers, no timeout of the request to help, and the program wants to end."""
+def test_a_close_while_a_request_never_ends(fault: Scenario, faulty: Serve | None) -> None:
+    """The same servers, and a request timeout too long to help; the program closes the client."""
     with faulty_endpoint(faulty) as (url, reached):
         client = TelemetryClient(url, config(request_timeout_ms=60_000, max_request_bytes=16_000_000))
         close_in_the_middle(client, reached)

@@ -1,4 +1,4 @@
-"""The library called by its own log, by exporters, credentials and profilers (promise 2)."""
+"""Log handlers, exporters, `auth` and profilers call the library (promise 2)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Raising(InMemoryTelemetryExporter):
 
 
 def test_a_log_handler_uses_the_client(fault: Scenario) -> None:
-    """Each export fails and is logged at DEBUG; the log's handler enqueues, flushes and asks for the account."""
+    """Each export fails and is logged at DEBUG; the log handler enqueues, flushes and reads the account."""
     config = configuration(batch_size=1, circuit_breaker_enabled=False)
     client = TelemetryClient("host", config, exporter=Raising())
     produce = Producer(client)
@@ -69,9 +69,9 @@ def test_a_log_handler_uses_the_client(fault: Scenario) -> None:
 
 
 @pytest.mark.parametrize("what", ["enqueue", "stats"])
-def test_a_log_handler_at_work_holds_up_no_other_thread(fault: Scenario, what: str) -> None:
-    """The log's handler is at work in one thread, and calls what is in brackets, when the sender has something to log:
-    the event loop that waited for a flush has gone."""
+def test_a_busy_log_handler_blocks_no_other_thread(fault: Scenario, what: str) -> None:
+    """A log handler makes the call in brackets in one thread, while the sender wants to log that a waiting event loop
+    was closed."""
     out = run_program(
         """
         import asyncio, faulthandler, logging
@@ -91,7 +91,7 @@ def test_a_log_handler_at_work_holds_up_no_other_thread(fault: Scenario, what: s
 
             def acquire(self):
                 if threading.current_thread().name.startswith("adbc-telemetry"):
-                    sender_logs.set()  # it stands before the lock that the main thread holds
+                    sender_logs.set()  # it waits for the lock that the main thread holds
                 self.lock.acquire()
 
             def release(self):
@@ -132,7 +132,7 @@ def test_a_log_handler_at_work_holds_up_no_other_thread(fault: Scenario, what: s
         assert client.close(10)
         tell_accounts()
         sys.stdout.flush()
-        os._exit(0)  # before asyncio complains of the task
+        os._exit(0)  # before asyncio warns about the task
         """,
         what,
     )
@@ -143,7 +143,7 @@ def test_a_log_handler_at_work_holds_up_no_other_thread(fault: Scenario, what: s
 
 
 def test_an_exporter_enqueues_events_about_its_exports(fault: Scenario) -> None:
-    """Each export enqueues an event about itself, flushes without waiting and asks for the account, 100 times."""
+    """100 exports each enqueue an event about themselves, flush with timeout 0 and read the account."""
     exporter = InMemoryTelemetryExporter()
 
     class AboutItself(InMemoryTelemetryExporter):
@@ -152,7 +152,7 @@ def test_an_exporter_enqueues_events_about_its_exports(fault: Scenario) -> None:
         ) -> ExportResult:
             if len(produce.made) < 100:
                 produce()
-            assert client.flush(0) is False  # this export is under way
+            assert client.flush(0) is False  # this export is still running
             assert client.stats().in_flight == len(logs)
             return exporter.export(logs, deadline=deadline)
 
@@ -166,7 +166,7 @@ def test_an_exporter_enqueues_events_about_its_exports(fault: Scenario) -> None:
 
 
 def test_an_exporter_closes_its_own_client(fault: Scenario) -> None:
-    """An export closes the client that it belongs to, and so waits for itself, until the close's timeout."""
+    """An export closes its own client and so waits for itself, until the close times out."""
 
     class Closing(InMemoryTelemetryExporter):
         def export(
@@ -189,7 +189,7 @@ def test_an_exporter_closes_its_own_client(fault: Scenario) -> None:
 
 
 def test_auth_enqueues(fault: Scenario, server: TelemetryServer) -> None:
-    """`auth` enqueues an event about each renewal of the token, 50 times."""
+    """`auth` renews the token 50 times and enqueues an event each time."""
 
     def auth() -> dict[str, str]:
         if len(produce.made) < 50:
@@ -206,7 +206,7 @@ def test_auth_enqueues(fault: Scenario, server: TelemetryServer) -> None:
 
 
 def test_a_profiler_enqueues(fault: Scenario) -> None:
-    """A profile function, in the main thread and in the sender's, enqueues at each of 2,000 calls and returns."""
+    """A profile function enqueues at each of 2,000 calls and returns, in the main thread and in the sender's."""
     exporter = InMemoryTelemetryExporter()
     left = iter(range(2_000))
     produce: Producer | None = None

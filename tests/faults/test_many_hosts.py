@@ -1,4 +1,4 @@
-"""Many hosts, some of them dead: the others notice nothing."""
+"""Some of many hosts are dead, and the others still get their events in time."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def enqueue(client: TelemetryClient, count: int) -> None:
         client.enqueue(log)
 
 
-@pytest.mark.parametrize("dead_first", [False, True], ids=["mixed", "dead ones first"])
-def test_five_hundred_hosts_and_fifty_of_them_are_black_holes(fault: Scenario, dead_first: bool) -> None:
-    """50 of 500 hosts take requests and never answer; the others are to have theirs within two flush intervals."""
+@pytest.mark.parametrize("dead_first", [False, True], ids=["mixed", "dead hosts first"])
+def test_fifty_of_five_hundred_hosts_are_black_holes(fault: Scenario, dead_first: bool) -> None:
+    """50 of 500 hosts take requests and never answer; the others must get their events within two flush intervals."""
     interval = 5.0
     config = TelemetryConfiguration(
         enabled=True, flush_interval_ms=int(interval * 1000), close_timeout_ms=1000, request_timeout_ms=30_000
     )
-    # Every address of 127.0.0.0/8 is this machine: one server is many hosts.
+    # Every address in 127.0.0.0/8 is this machine, so one server acts as many hosts.
     with TelemetryServer("0.0.0.0") as server, socket.create_server(("0.0.0.0", 0), backlog=512) as hole:
         port, hole_port = server.url.rpartition(":")[2], hole.getsockname()[1]
         hosts = [(f"127.0.{1 + n // 250}.{1 + n % 250}", n % 10 == 3) for n in range(500)]
@@ -77,7 +77,7 @@ def test_five_hundred_hosts_and_fifty_of_them_are_black_holes(fault: Scenario, d
 
 
 def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
-    """As many black holes as there are workers are asked first; then a healthy host has an event."""
+    """Every worker first meets a black hole; then an event for a healthy host arrives."""
     config = TelemetryConfiguration(enabled=True, batch_size=1, close_timeout_ms=100)
     with socket.create_server(("0.0.0.0", 0), backlog=64) as hole, TelemetryServer() as server:
         dead = [TelemetryClient(f"http://127.0.1.{n}:{hole.getsockname()[1]}", config) for n in range(1, 8)]
@@ -89,7 +89,7 @@ def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
             enqueue(healthy, 1)
             assert healthy.flush(5)
             seconds = time.monotonic() - began
-        # Two of them keep their worker to themselves again, as degraded.
+        # Two of them hold the workers for degraded hosts again.
         wait_until(lambda: sum(client._delivery.is_degraded for client in dead) >= 1)
         close_together(dead)
     stats = [healthy.stats(), *(client.stats() for client in dead)]
@@ -97,8 +97,8 @@ def test_seven_black_holes_at_first_contact(fault: Scenario) -> None:
     assert fault.delivered == 1
 
 
-def test_an_export_that_was_interrupted_for_others_is_sent_all_the_same(fault: Scenario) -> None:
-    """Seven hosts answer only after others have waited for their workers; no event is lost or counted twice."""
+def test_a_preempted_export_is_sent_later(fault: Scenario) -> None:
+    """Seven hosts answer only after other hosts have waited for their workers; no event is lost or counted twice."""
     release = threading.Event()
     config = TelemetryConfiguration(enabled=True, batch_size=10, close_timeout_ms=10_000)
     with TelemetryServer("0.0.0.0") as server, TelemetryServer() as prompt:
@@ -125,7 +125,7 @@ def test_an_export_that_was_interrupted_for_others_is_sent_all_the_same(fault: S
 
 
 class Hanging(InMemoryTelemetryExporter):
-    """Cannot be interrupted."""
+    """An exporter that cannot be preempted."""
 
     def __init__(self, gate: threading.Event) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Hanging(InMemoryTelemetryExporter):
 
 
 def test_foreign_exporters_that_hang_in_every_worker(fault: Scenario) -> None:
-    """Seven exporters hang and cannot be interrupted: their workers are given up, and replaced."""
+    """Seven exporters hang and cannot be preempted; the dispatcher abandons their workers and starts others."""
     gate = threading.Event()
     config = TelemetryConfiguration(enabled=True, batch_size=1)
     hanging = [TelemetryClient(f"hangs-{n}", config, exporter=Hanging(gate)) for n in range(7)]
@@ -152,7 +152,7 @@ def test_foreign_exporters_that_hang_in_every_worker(fault: Scenario) -> None:
         assert len(sender_threads()) <= 15
         gate.set()
         assert all(client.flush(10) for client in hanging)
-        # Those that were given up end as soon as they are let go.
+        # Abandoned workers end once their exporter returns.
         wait_until(lambda: len(sender_threads()) <= 8)
     close_together(hanging)
     stats = [healthy.stats(), *(client.stats() for client in hanging)]
@@ -161,7 +161,7 @@ def test_foreign_exporters_that_hang_in_every_worker(fault: Scenario) -> None:
 
 
 def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
-    """More hosts than there are workers for degraded answer 503 with a Retry-After of an hour; then some more fail."""
+    """More degraded hosts than workers for them answer 503 with a Retry-After of an hour; then other hosts fail."""
     config = TelemetryConfiguration(
         enabled=True, batch_size=1, max_retries=1, retry_delay_ms=1, close_timeout_ms=300
     )
@@ -176,7 +176,7 @@ def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
         recovering = [
             TelemetryClient(f"http://127.0.2.{n}:{failing.url.rpartition(':')[2]}", config) for n in (1, 2)
         ]
-        for client in (*asleep, *recovering):  # degraded, from now on
+        for client in (*asleep, *recovering):  # degraded from now on
             enqueue(client, 1)
             assert client.flush(10)
             assert client._delivery.is_degraded
@@ -188,7 +188,7 @@ def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
             enqueue(client, 1)
         assert all(client.flush(15) for client in recovering)
         seconds = time.monotonic() - began
-        assert len(quiet.requests) == 3 * len(asleep), "the hour was not obeyed"
+        assert len(quiet.requests) == 3 * len(asleep), "the client ignored the Retry-After"
         close_together([*asleep, *recovering])
     stats = [client.stats() for client in (*asleep, *recovering)]
     fault.seen(sent=2 * len(stats), delivered=len(failing.accepted), lost=lost_of(stats), seconds=seconds)
@@ -199,7 +199,7 @@ def test_hosts_that_ask_for_hours_of_quiet(fault: Scenario) -> None:
 def test_a_black_hole_beside_a_busy_host(
     fault: Scenario, server: TelemetryServer, faulty: Callable[[socket.socket], None]
 ) -> None:
-    """One host never answers while another takes two thousand events."""
+    """One host never answers while another one takes two thousand events."""
     config = TelemetryConfiguration(enabled=True, batch_size=50, close_timeout_ms=100)
     with raw_endpoint(faulty) as url:
         dead, healthy = TelemetryClient(url, config), TelemetryClient(server.url, config)
@@ -214,7 +214,7 @@ def test_a_black_hole_beside_a_busy_host(
 
 
 def test_names_whose_look_up_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The look-up of ten hosts' names does not return, while a host with an address has events."""
+    """The look-up of ten hosts' names hangs; another host is given by its address."""
     release = threading.Event()
     real = socket.getaddrinfo
 

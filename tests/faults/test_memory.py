@@ -1,4 +1,4 @@
-"""A million events against an endpoint that is down for all of it."""
+"""A million events while the endpoint is down the whole time."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from support.server import TelemetryServer, refused_url
 EVENTS = 1_000_000
 ROUNDS = 25
 
-# Whole statements, in rounds that alternate with those of a client whose endpoint is healthy: what one event costs
-# its caller is compared within one process and moment.
+# Rounds of statements alternate between this client and one whose endpoint is healthy, so that the caller's cost per
+# event is compared in the same process at the same time.
 PROGRAM = """
 import json, statistics, sys, threading, time
 import psutil
@@ -79,7 +79,7 @@ print(msgspec.json.encode(clients[1].stats()).decode())
 def test_a_million_events_while_the_endpoint_is_down(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, down: str, settings: dict[str, Any]
 ) -> None:
-    """The endpoint is down for all of a million statements; memory, threads and the caller's time stay as they were."""
+    """The endpoint is down during a million statements; memory, threads and the caller's time stay the same."""
     settings = dict(settings)
     if settings.pop("spool", False):
         settings["spool_dir"] = str(tmp_path)
@@ -101,4 +101,4 @@ def test_a_million_events_while_the_endpoint_is_down(
     fault.settled(stats, sent=EVENTS // ROUNDS * ROUNDS + 2000)
     assert fault.delivered == 0
     assert sum(path.stat().st_size for path in tmp_path.glob("*.spool")) <= 4 * 1024 * 1024
-    fault.noted = f"+{figures['rss_mib']:.0f} MiB, {figures['wall']:.2f} of the healthy time an event"
+    fault.noted = f"+{figures['rss_mib']:.0f} MiB, {figures['wall']:.2f} of the healthy time per event"

@@ -1,4 +1,4 @@
-"""Children of multiprocessing, which end past `atexit` (promise 7)."""
+"""Children of multiprocessing, which do not run `atexit` handlers (promise 7)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from faults.scenario import Scenario
 from support.process import PROGRAM, Ended, run_program, run_python
 from support.server import TelemetryServer, black_hole, raw_endpoint
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
-# Defined where children can import it: `spawn` and `forkserver` start from the file.
+# In a file that children can import: `spawn` and `forkserver` start from it.
 CHILDREN = (
     PROGRAM
     + """
@@ -33,7 +33,7 @@ def work(name):
     return os.getpid()
 
 def context():
-    # This file's arguments, since a forkserver's children are not given them by themselves.
+    # Set the arguments here: a forkserver does not pass them to its children.
     return multiprocessing.get_context(sys.argv[2])
 
 """
@@ -49,14 +49,14 @@ def run_children(main: str, tmp_path: Path, server: TelemetryServer, method: str
 def test_children_of_multiprocessing_end(
     fault: Scenario, server: TelemetryServer, method: str, tmp_path: Path
 ) -> None:
-    """Three children each make a client and enqueue; one returns, one exits, one raises. The parent has sent too."""
+    """Three children each make a client and enqueue; one returns, one exits, one raises. The parent enqueues, too."""
     main = """
         def end(name):
             work(name)
             if name == "child 1":
                 sys.exit(0)
             if name == "child 2":
-                sys.stderr = io.StringIO()  # multiprocessing tells of what a child raises
+                sys.stderr = io.StringIO()  # multiprocessing prints the child's exception
                 raise RuntimeError("of the program")
 
         """
@@ -78,7 +78,7 @@ def test_children_of_multiprocessing_end(
 def test_children_of_multiprocessing_inherit_the_parents_client(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """Three forked children use the client that the parent made, whose queue holds 10 events at that time."""
+    """Three forked children use the parent's client, whose queue holds 10 events."""
     out = run_children(
         """
         enqueue(get_client(), 10)
@@ -94,14 +94,14 @@ def test_children_of_multiprocessing_inherit_the_parents_client(
     )
     ended_cleanly(out)
     (stats,) = out.accounts
-    assert (stats.enqueued, stats.delivered) == (10, 10)  # the parent's alone
+    assert (stats.enqueued, stats.delivered) == (10, 10)  # the parent's events only
     fault.seen(sent=13, delivered=arrived_once(server, numbers(10), numbers(3, "child ")))
 
 
 def test_a_child_of_multiprocessing_is_terminated(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """`Process.terminate`, which is SIGTERM: the child has enqueued one event and not flushed it."""
+    """`Process.terminate` (SIGTERM) ends a child with one unflushed event."""
     out = run_children(
         """
         def wait(connection):
@@ -125,8 +125,8 @@ def test_a_child_of_multiprocessing_is_terminated(
     fault.seen(sent=2, delivered=arrived_once(server, ["parent"]), lost={WITH_THE_PROCESS: 1})
 
 
-def test_a_child_of_multiprocessing_ends_before_a_black_hole(fault: Scenario) -> None:
-    """A forked child of multiprocessing ends; the endpoint never answers."""
+def test_a_child_of_multiprocessing_ends_while_the_endpoint_is_a_black_hole(fault: Scenario) -> None:
+    """A forked child of multiprocessing ends while the endpoint never answers."""
     with raw_endpoint(black_hole) as url:
         out = run_program(
             """
@@ -151,7 +151,7 @@ def test_a_child_of_multiprocessing_ends_before_a_black_hole(fault: Scenario) ->
 def test_the_workers_of_a_pool_end(
     fault: Scenario, server: TelemetryServer, method: str, tmp_path: Path
 ) -> None:
-    """`multiprocessing.Pool` of two runs 40 tasks, each with an event, and is closed and joined."""
+    """A `multiprocessing.Pool` of two runs 40 tasks with one event each, and is closed and joined."""
     out = run_children(
         """
         work("parent")
@@ -172,7 +172,7 @@ def test_the_workers_of_a_pool_end(
 def test_the_workers_of_an_executor_end(
     fault: Scenario, server: TelemetryServer, method: str, tmp_path: Path
 ) -> None:
-    """`ProcessPoolExecutor` of two runs 40 tasks, each with an event, and is shut down."""
+    """A `ProcessPoolExecutor` of two runs 40 tasks with one event each, and is shut down."""
     out = run_children(
         """
         from concurrent.futures import ProcessPoolExecutor

@@ -1,4 +1,4 @@
-"""Names, and their look-up."""
+"""Host names and their look-up."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_a_name_without_an_address(fault: Scenario, monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize("name", ["x" * 70 + ".example", "a..example"])
 def test_a_name_that_cannot_exist(fault: Scenario, name: str) -> None:
-    """The endpoint's name breaks the rules of names, which the look-up tells by another kind of error."""
+    """The endpoint's name is not a valid host name, and the look-up raises another class of error."""
     with TelemetryClient(f"https://{name}", config(max_retries=1), auth=with_token) as client:
         send(client, 10)
     fault.settled(client.stats(), sent=10, arrived=[])
@@ -56,7 +56,7 @@ def test_a_name_that_cannot_exist(fault: Scenario, name: str) -> None:
 
 @pytest.fixture
 def hanging_lookup(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """Look-ups hang until the test is over; the event says that one has begun."""
+    """Look-ups hang until the test ends; the event is set once one has begun."""
     begun, over = threading.Event(), threading.Event()
 
     def getaddrinfo(*_: object, **__: object) -> None:
@@ -70,7 +70,7 @@ def hanging_lookup(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]
 
 
 def test_a_close_while_the_look_up_hangs(fault: Scenario, hanging_lookup: threading.Event) -> None:
-    """The look-up of the endpoint's name does not return, and the program wants to end."""
+    """The look-up of the endpoint's name hangs, and the program closes the client."""
     client = TelemetryClient(f"https://{NAME}", config(), auth=with_token)
     for log in make_logs(101):
         client.enqueue(log)
@@ -85,7 +85,7 @@ def test_a_close_while_the_look_up_hangs(fault: Scenario, hanging_lookup: thread
 def test_an_export_with_a_deadline_while_the_look_up_hangs(
     fault: Scenario, hanging_lookup: threading.Event
 ) -> None:
-    """The look-up of the endpoint's name does not return, and the export has a deadline."""
+    """The look-up of the endpoint's name hangs, and the export has a deadline."""
     exporter = DatabricksTelemetryExporter(f"https://{NAME}", config())
     results: list[ExportResult] = []
     deadline = time.monotonic() + 0.2

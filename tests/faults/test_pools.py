@@ -1,4 +1,4 @@
-"""Pools of processes and servers that end their children, or fork them, in ways of their own (promise 7)."""
+"""Process pools and servers that fork or end their children in unusual ways (promise 7)."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from support.process import PROGRAM, Ended, RunningPython, python, run_python
 from support.server import Reply, TelemetryServer
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 WITH_THE_MASTER = "uWSGI's master runs no exit handlers"
 
@@ -59,10 +59,11 @@ def arrived_once(server: TelemetryServer, *expected: list[str]) -> int:
 
 @pytest.mark.parametrize("first", ["the parent", "a child"])
 @pytest.mark.parametrize("family", ["multiprocessing", "multiprocess", "billiard"])
-def test_children_of_a_family_end(
+def test_children_of_a_multiprocessing_library_end(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, family: str, first: str
 ) -> None:
-    """Three children of multiprocessing or of one of its forks; what is in brackets makes the client first."""
+    """Three children of the library in brackets, which is multiprocessing or derived from it; the other value says
+    which process makes the client first."""
     pytest.importorskip(family)
     out = run_main(
         f"""
@@ -90,7 +91,7 @@ def test_children_of_a_family_end(
 def test_the_main_module_of_a_child_makes_the_client(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, method: str
 ) -> None:
-    """The module that a child of multiprocessing starts from makes a client, before the child is known for one."""
+    """A child's main module makes a client at its import, before multiprocessing marks the process as a child."""
     code = """
         if sys.argv[1:]:
             client = make_client(sys.argv[1])
@@ -113,7 +114,7 @@ def test_the_main_module_of_a_child_makes_the_client(
 def test_the_workers_of_billiards_pool_end(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, end: str, first: str
 ) -> None:
-    """A pool of two of billiard's workers, which run no finalizers, is ended as its name in brackets says."""
+    """A pool of two billiard workers, which run no finalizers, ends as the brackets say."""
     pytest.importorskip("billiard")
     out = run_main(
         """
@@ -155,7 +156,7 @@ app.conf.task_ignore_result = True
 
 def connect():
     config = TelemetryConfiguration(enabled=True, flush_interval_ms=600_000)
-    # The pool forks the children that replace others from a thread.
+    # The pool forks replacement children from a thread.
     return instrument(sqlite3.connect(":memory:", check_same_thread=False), os.environ["TEST_ENDPOINT"], config=config)
 
 connection = None
@@ -172,12 +173,10 @@ def ask():
         file.write(".")
 
 @signals.worker_process_shutdown.connect
-def say_farewell(**_):
+def end_connection(**_):
     if connection is not None:
         connection.execute("SELECT 1").fetchall()
         connection.close()
-    with open(here + "/farewells", "a") as file:
-        file.write(".")
 """
 
 
@@ -186,7 +185,7 @@ def say_farewell(**_):
 def test_celerys_prefork_children_end(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, end: str, first: str
 ) -> None:
-    """Celery's prefork pool runs 12 tasks in two children, which it replaces after 3 tasks each, or stops (SIGTERM)."""
+    """Celery's prefork pool runs 12 tasks in two children, and replaces them after 3 tasks or stops them (SIGTERM)."""
     pytest.importorskip("celery")
     (tmp_path / "tasks.py").write_text(TASKS, encoding="utf-8")
     (tmp_path / "queue").mkdir()
@@ -211,7 +210,7 @@ def test_celerys_prefork_children_end(
         out = running.end(60)
     assert "Traceback" not in out.stderr, out.stderr
     told = operations(server)
-    # A child that has a connection bids farewell with a statement on it, and closes it.
+    # At its shutdown, a child with a connection runs a last statement and closes it.
     children = told["DELETE_SESSION"]
     assert children >= (4 if end == "recycled" else 1)
     assert told["EXECUTE_STATEMENT"] == 12 + children
@@ -232,7 +231,7 @@ def operations(server: TelemetryServer) -> Counter[str]:
     )
 
 
-# uWSGI, which tells Python of its forks only if it is asked to.
+# uWSGI, which runs Python's fork hooks only on request.
 
 APPLICATION = """
 import os, pathlib, sqlite3, time
@@ -249,7 +248,7 @@ connection = None
 if os.environ["TEST_FIRST"] == "the module":
     connection = connect()
 if os.environ["TEST_DECORATORS"]:
-    import uwsgidecorators  # takes uWSGI's one hook for itself
+    import uwsgidecorators  # overwrites uWSGI's only hook
 
 def application(environ, start_response):
     global connection
@@ -267,7 +266,7 @@ def application(environ, start_response):
 
 
 class Uwsgi:
-    """A uWSGI that serves `APPLICATION` in so many `places`, threads of all workers."""
+    """A uWSGI server of `APPLICATION`; `places` is the number of threads in all its workers."""
 
     def __init__(self, running: RunningPython, port: int, folder: Path, places: int) -> None:
         self.running = running
@@ -276,7 +275,7 @@ class Uwsgi:
         self._places = places
 
     def ask(self, count: int) -> None:
-        """Make so many requests, the first ones of them at the same time in every place."""
+        """Make `count` requests; the first of them run at the same time, one per place."""
         held = min(count, self._places)
         with ThreadPoolExecutor(held) as threads:
             asked = [threads.submit(self._ask, f"held-{number}") for number in range(held)]
@@ -298,7 +297,7 @@ class Uwsgi:
             connection.close()
 
     def stop(self) -> Ended:
-        """Stop it gracefully: by SIGINT, a worker that has just answered would run no exit handlers."""
+        """Stop it gracefully: after a SIGINT, a worker that has just answered would run no exit handlers."""
         with (self._folder / "fifo").open("w") as fifo:
             fifo.write("q")
         return self.running.end(30)
@@ -350,7 +349,7 @@ def uwsgi(
 
 
 def seen_once(fault: Scenario, server: TelemetryServer, statements: int) -> None:
-    """All these statements have arrived, under ids of their own, and the sessions that were begun in workers."""
+    """Assert that all statements arrived, each with its own id, and the sessions that began in workers, too."""
     told = operations(server)
     assert told["EXECUTE_STATEMENT"] == statements
     assert len(set(server.accepted)) == len(server.accepted)
@@ -375,7 +374,7 @@ def seen_once(fault: Scenario, server: TelemetryServer, statements: int) -> None
 def test_uwsgis_workers_end(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, options: list[str], first: str
 ) -> None:
-    """Two of uWSGI's workers serve 20 requests and are stopped; what is in brackets makes the connection."""
+    """Two uWSGI workers serve 20 requests and are stopped; the brackets say what makes the connection."""
     with uwsgi(
         server,
         tmp_path,
@@ -395,7 +394,7 @@ def test_uwsgis_workers_end(
 def test_uwsgis_decorators_are_imported_after_the_library(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """The application makes its connection, then imports `uwsgidecorators`, which puts its hook in uWSGI's place."""
+    """The application makes its connection, then imports `uwsgidecorators`, which overwrites uWSGI's fork hook."""
     options = ["--master", "--processes", "2"]
     with uwsgi(server, tmp_path, *options, first="the module", decorators=True) as running:
         running.ask(20)
@@ -407,8 +406,8 @@ def test_uwsgis_decorators_are_imported_after_the_library(
 def test_uwsgi_replaces_its_workers(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, options: list[str]
 ) -> None:
-    """uWSGI replaces its worker after each 5 requests; the connection, with an event, is the master's, and the flush
-    interval is over long before. A thread that waits in the master would have the next worker hang."""
+    """uWSGI replaces its worker after every 5 requests, long after the flush interval; the master made the connection.
+    If the master had a sender thread, the next worker would hang."""
     options = ["--master", "--processes", "1", "--max-requests", "5", *options]
     with uwsgi(server, tmp_path, *options, first="the module", interval=50, places=1) as running:
         running.ask(20)
@@ -416,10 +415,10 @@ def test_uwsgi_replaces_its_workers(
     seen_once(fault, server, 20)
 
 
-def test_uwsgis_worker_ends_before_an_endpoint_that_is_silent(
+def test_uwsgis_worker_ends_while_the_endpoint_hangs(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """The endpoint never answers, and the worker has no threads of uWSGI's; its end takes the close's timeout."""
+    """The endpoint never answers, and uWSGI runs without threads; the worker ends after the close timeout."""
     release = threading.Event()
     server.always = lambda request: Reply(release=release)
     with uwsgi(server, tmp_path, "--master", "--processes", "1", first="a request", places=1) as running:
@@ -428,5 +427,5 @@ def test_uwsgis_worker_ends_before_an_endpoint_that_is_silent(
         running.stop()
         seconds = time.monotonic() - began
         release.set()
-    assert 4.9 < seconds < 5 + 2.5  # uWSGI looks for its workers once a second
+    assert 4.9 < seconds < 5 + 2.5  # uWSGI checks its workers once a second
     fault.seen(sent=6, delivered=0, lost={"failed": 6}, seconds=seconds)

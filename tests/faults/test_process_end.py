@@ -19,7 +19,7 @@ from support.process import run_program, running_program
 from support.server import Reply, TelemetryServer, black_hole, raw_endpoint
 from support.waiting import wait_until
 
-pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork")
+pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="needs os.fork")
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no for
     ],
 )
 def test_the_program_ends(fault: Scenario, server: TelemetryServer, ending: str, code: int) -> None:
-    """The program ends, as its name in brackets says, with 10 events that were not flushed."""
+    """The program ends with 10 unflushed events, in the way that the brackets say."""
     out = run_program("client = make_client(sys.argv[1])\nenqueue(client, 10)\n" + ending, server.url)
     assert out.code == code
     if code == 1:
@@ -54,8 +54,8 @@ def test_the_program_ends(fault: Scenario, server: TelemetryServer, ending: str,
 
 
 def test_the_program_ends_after_it_has_sent(fault: Scenario, server: TelemetryServer) -> None:
-    """The program ends with 10 events that were not flushed, after a flush of 10 others: urllib3, whose own exit
-    hooks close its connections, is loaded and in use."""
+    """The program ends with 10 unflushed events after a flush of 10 others: urllib3 is in use, and its exit hooks close
+    its connections."""
     out = run_program(
         """
         client = make_client(sys.argv[1], close_timeout_ms=1_000)
@@ -73,13 +73,13 @@ def test_the_program_ends_after_it_has_sent(fault: Scenario, server: TelemetrySe
 
 
 def test_a_thread_makes_clients_while_the_interpreter_ends(fault: Scenario, server: TelemetryServer) -> None:
-    """The program ends with events in ten queues, under a daemon thread that makes one client after another."""
+    """The program ends with events in ten queues while a daemon thread keeps making clients."""
     out = run_program(
         """
         for number in range(10):
             enqueue(make_client(sys.argv[1]), 1, f"{number} ")
         config = TelemetryConfiguration(enabled=True)
-        others = [TelemetryClient(sys.argv[1], config) for _ in range(500)]  # what the exit has to go through
+        others = [TelemetryClient(sys.argv[1], config) for _ in range(500)]  # the exit visits each of them
         sys.setswitchinterval(0.00001)
 
         def make_more():
@@ -96,9 +96,9 @@ def test_a_thread_makes_clients_while_the_interpreter_ends(fault: Scenario, serv
 
 
 def test_the_user_presses_ctrl_c(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """SIGINT, which Python turns into a KeyboardInterrupt that the program does not catch."""
+    """SIGINT: Python raises a KeyboardInterrupt that the program does not catch."""
     program = """
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # it is ignored where tests run in the background
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a background process inherits an ignored SIGINT
         client = make_client(sys.argv[1])
         enqueue(client, 10)
         print("ready", flush=True)
@@ -108,7 +108,7 @@ def test_the_user_presses_ctrl_c(fault: Scenario, server: TelemetryServer, tmp_p
         running.wait_for("ready")
         running.send(signal.SIGINT)
         out = running.end()
-    # By the signal itself, or 1: modules that are first loaded at exit make CPython forget that it was the signal.
+    # The signal, or 1: CPython forgets the signal when the exit imports modules.
     assert out.code in (-signal.SIGINT, 1)
     assert out.stderr.endswith("\nKeyboardInterrupt\n")
     assert PACKAGE not in out.stderr
@@ -119,7 +119,7 @@ def test_the_user_presses_ctrl_c(fault: Scenario, server: TelemetryServer, tmp_p
 
 
 def test_the_user_presses_ctrl_c_again_while_the_exit_waits(fault: Scenario) -> None:
-    """SIGINT during the close at exit, which waits for a black hole and has 20 s for it."""
+    """SIGINT during the close at exit, which waits up to 20 s for a black hole."""
     program = """
         signal.signal(signal.SIGINT, signal.default_int_handler)
         client = make_client(sys.argv[1], close_timeout_ms=20_000)
@@ -137,12 +137,12 @@ def test_the_user_presses_ctrl_c_again_while_the_exit_waits(fault: Scenario) -> 
         began = time.monotonic()
         out = running.end()
     assert out.at - began < 2
-    assert "KeyboardInterrupt" in out.stderr  # the user's own
-    fault.seen(sent=10, delivered=0, lost={"the user did not wait": 10})
+    assert "KeyboardInterrupt" in out.stderr  # Python prints the user's second Ctrl-C
+    fault.seen(sent=10, delivered=0, lost={"the user interrupted the exit": 10})
 
 
 def test_sigterm_with_the_default_handler(fault: Scenario, server: TelemetryServer) -> None:
-    """SIGTERM, which kills a Python process that does not handle it; 10 of 20 events had been flushed."""
+    """SIGTERM kills a Python process without a handler; 10 of 20 events were flushed."""
     program = """
         client = make_client(sys.argv[1])
         enqueue(client, 10)
@@ -162,7 +162,7 @@ def test_sigterm_with_the_default_handler(fault: Scenario, server: TelemetryServ
 
 @pytest.mark.parametrize("moment", ["time.sleep(30)", "client.flush()"], ids=["at rest", "during a flush"])
 def test_sigterm_with_a_handler_that_exits(fault: Scenario, server: TelemetryServer, moment: str) -> None:
-    """SIGTERM, whose handler calls `sys.exit`, as servers do; the main thread is where the brackets say."""
+    """SIGTERM with a handler that calls `sys.exit`, as servers have; the brackets say what the main thread is doing."""
     program = f"""
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))
         client = make_client(sys.argv[1])
@@ -189,7 +189,7 @@ def test_sigterm_with_a_handler_that_exits(fault: Scenario, server: TelemetrySer
 
 
 def test_the_program_ends_by_os_exit(fault: Scenario, server: TelemetryServer) -> None:
-    """`os._exit`, past everything that could deliver; 10 of 20 events had been flushed."""
+    """`os._exit` skips every exit handler; 10 of 20 events were flushed."""
     out = run_program(
         """
         client = make_client(sys.argv[1])
@@ -220,7 +220,7 @@ def test_the_program_is_killed_with_a_request_in_flight(fault: Scenario, server:
         assert running.end().code == -signal.SIGKILL
     release.set()
     wait_until(lambda: len(server.accepted) == 40)
-    # In their order, none torn, none twice. The fourth batch was with the endpoint already.
+    # In order, none torn, none twice. The endpoint already had the fourth batch.
     assert server.accepted == numbers(40)
     fault.seen(sent=100, delivered=40, lost={WITH_THE_PROCESS: 60})
 
@@ -228,7 +228,7 @@ def test_the_program_is_killed_with_a_request_in_flight(fault: Scenario, server:
 def test_a_daemon_thread_enqueues_while_the_interpreter_ends(
     fault: Scenario, server: TelemetryServer
 ) -> None:
-    """The program ends under a daemon thread that enqueues as fast as it can."""
+    """The program ends while a daemon thread enqueues as fast as it can."""
     out = run_program(
         """
         client = make_client(sys.argv[1], max_queue_size=1_000_000)
@@ -242,7 +242,7 @@ def test_a_daemon_thread_enqueues_while_the_interpreter_ends(
                 if number == 500:
                     enough.set()
                 if number > 500:
-                    time.sleep(0.0001)  # not to fill the queue faster than loopback takes it
+                    time.sleep(0.0001)  # slow enough for loopback to keep up
 
         threading.Thread(target=produce, daemon=True).start()
         assert enough.wait(20)
@@ -252,10 +252,10 @@ def test_a_daemon_thread_enqueues_while_the_interpreter_ends(
     ended_cleanly(out)
     (stats,) = out.accounts
     assert stats.closes
-    # All up to the moment at which the interpreter stops its threads, and nothing after it: no gap.
+    # Every event up to the moment when the interpreter stops its threads, without a gap.
     assert server.accepted == numbers(len(server.accepted))
     assert len(server.accepted) >= max(500, stats.delivered)
-    # More may come after the account was told, and some of that, too, goes out.
+    # Events after the account was printed may be delivered, too.
     sent = max(stats.enqueued, len(server.accepted))
     fault.seen(
         sent=sent, delivered=len(server.accepted), lost={WITH_THE_PROCESS: sent - len(server.accepted)}
@@ -263,7 +263,7 @@ def test_a_daemon_thread_enqueues_while_the_interpreter_ends(
 
 
 def test_a_thread_outlives_the_main_one(fault: Scenario, server: TelemetryServer) -> None:
-    """The main thread ends first; another one, no daemon, still enqueues 10 events."""
+    """The main thread ends first; a non-daemon thread still enqueues 10 events."""
     out = run_program(
         """
         client = make_client(sys.argv[1])
@@ -285,7 +285,7 @@ def test_a_thread_outlives_the_main_one(fault: Scenario, server: TelemetryServer
 
 
 def seconds_of_a_bare_exit() -> float:
-    """What the interpreter takes for its own end, with the same modules loaded and no client."""
+    """Seconds that the interpreter itself takes to end, with the same modules loaded and no client."""
     out = run_program(
         "import urllib3, adbc_telemetry.transport.http; print('last', time.monotonic(), flush=True)"
     )
@@ -293,7 +293,7 @@ def seconds_of_a_bare_exit() -> float:
 
 
 def test_a_black_hole_at_exit(fault: Scenario) -> None:
-    """The endpoint takes requests and never answers; the program ends."""
+    """The program ends while the endpoint takes requests and never answers."""
     with raw_endpoint(black_hole) as url:
         out = run_program(
             """
@@ -312,7 +312,7 @@ def test_a_black_hole_at_exit(fault: Scenario) -> None:
 
 
 def test_three_black_holes_at_exit(fault: Scenario, server: TelemetryServer) -> None:
-    """Three hosts take requests and never answer, a fourth is healthy; the program ends."""
+    """The program ends while three hosts take requests and never answer, and a fourth is healthy."""
     with raw_endpoint(black_hole) as one, raw_endpoint(black_hole) as two, raw_endpoint(black_hole) as three:
         out = run_program(
             """

@@ -41,7 +41,7 @@ def test_https_through_a_proxy(
     looked_up: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """HTTPS_PROXY names a proxy; the endpoint's name is known to that proxy alone."""
+    """HTTPS_PROXY names a proxy; only that proxy can resolve the endpoint's name."""
     proxy = ConnectProxy(tls_server.port)
     with raw_endpoint(proxy.serve) as url:
         proxied(monkeypatch, url)
@@ -59,13 +59,13 @@ def test_https_through_a_proxy(
     assert TOKEN.encode() not in proxy.carried
 
 
-def test_a_proxy_that_is_not_to_be_used_for_the_endpoint(
+def test_no_proxy_excludes_the_endpoint(
     fault: Scenario,
     tls_server: TlsTelemetryServer,
     looked_up: list[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """HTTPS_PROXY names a proxy, NO_PROXY the endpoint."""
+    """HTTPS_PROXY names a proxy, and NO_PROXY names the endpoint."""
     proxy = ConnectProxy(tls_server.port)
     with raw_endpoint(proxy.serve) as url:
         proxied(monkeypatch, url)
@@ -81,7 +81,7 @@ def test_a_proxy_that_is_not_to_be_used_for_the_endpoint(
 def test_a_proxy_for_plain_http(
     fault: Scenario, server: TelemetryServer, looked_up: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HTTP_PROXY names a proxy, the endpoint is plain HTTP and without credentials."""
+    """HTTP_PROXY names a proxy; the endpoint is plain HTTP without credentials."""
     proxied(monkeypatch, server.url, "HTTP")
     with TelemetryClient(f"http://{NAME}", config()) as client:
         send(client, 10)
@@ -94,7 +94,7 @@ def test_a_proxy_for_plain_http(
 def test_a_proxy_that_wants_the_password_in_its_url(
     fault: Scenario, tls_server: TlsTelemetryServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy answers 407 to a request without the user and password that HTTPS_PROXY holds."""
+    """The proxy answers 407 unless the request has the user and password in HTTPS_PROXY."""
     proxy = ConnectProxy(tls_server.port, authorization="Basic dXNlcjpwYXNzIHdvcmQ=")
     with raw_endpoint(proxy.serve) as url:
         proxied(monkeypatch, url.replace("http://", "http://user:pass%20word@"))
@@ -105,10 +105,10 @@ def test_a_proxy_that_wants_the_password_in_its_url(
     assert "Proxy-Authorization" not in tls_server.requests[0].headers
 
 
-def test_a_proxy_that_is_asked_by_tls(
+def test_a_proxy_behind_tls(
     fault: Scenario, tls_server: TlsTelemetryServer, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """HTTPS_PROXY is an https URL itself: TLS to the endpoint within TLS to the proxy."""
+    """HTTPS_PROXY is an https URL: TLS to the endpoint runs inside TLS to the proxy."""
     proxy = ConnectProxy(tls_server.port)
     context = server_context(trusted.issue_cert("127.0.0.1"))
     with raw_endpoint(over_tls(context, proxy.serve)) as url:
@@ -122,7 +122,7 @@ def test_a_proxy_that_is_asked_by_tls(
 
 @pytest.mark.parametrize("status", ["407 Proxy Authentication Required", "403 Forbidden", "502 Bad Gateway"])
 def test_a_proxy_that_refuses(fault: Scenario, monkeypatch: pytest.MonkeyPatch, status: str) -> None:
-    """The proxy will not connect."""
+    """The proxy answers with the status in brackets and does not connect."""
     asked: list[str] = []
 
     def refuse(connection: socket.socket) -> None:
@@ -139,22 +139,20 @@ def test_a_proxy_that_refuses(fault: Scenario, monkeypatch: pytest.MonkeyPatch, 
     assert len(asked) == 2
 
 
-def test_a_proxy_that_has_gone(
-    fault: Scenario, monkeypatch: pytest.MonkeyPatch, looked_up: list[str]
-) -> None:
+def test_a_proxy_that_is_down(fault: Scenario, monkeypatch: pytest.MonkeyPatch, looked_up: list[str]) -> None:
     """HTTPS_PROXY names a port that refuses connections."""
     proxied(monkeypatch, refused_url())
     with TelemetryClient(f"https://{NAME}", config(), auth=with_token) as client:
         send(client, 10)
     fault.settled(client.stats(), sent=10, arrived=[])
     assert fault.lost == {"failed": 10}
-    assert NAME not in looked_up  # the proxy is not bypassed
+    assert NAME not in looked_up  # the client does not bypass the proxy
 
 
 def test_a_proxy_that_connects_to_an_impostor(
     fault: Scenario, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The proxy connects to a server whose certificate is self-made."""
+    """The proxy connects to a server with a self-signed certificate."""
     with TlsTelemetryServer(server_context(trustme.CA().issue_cert(NAME))) as server:
         proxy = ConnectProxy(server.port)
         with raw_endpoint(proxy.serve) as url:
@@ -177,7 +175,7 @@ def _trickling_proxy(connection: socket.socket) -> None:
 
 @pytest.mark.parametrize("faulty", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
 def test_a_proxy_that_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, faulty: Serve) -> None:
-    """The proxy takes the question and gives no whole answer."""
+    """The proxy takes the request and never finishes its answer."""
     with raw_endpoint(faulty) as url:
         proxied(monkeypatch, url)
         client = TelemetryClient(f"https://{NAME}", config(request_timeout_ms=200, max_retries=0))
@@ -191,7 +189,7 @@ def test_a_proxy_that_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, fa
 
 @pytest.mark.parametrize("faulty", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
 def test_a_close_while_a_proxy_hangs(fault: Scenario, monkeypatch: pytest.MonkeyPatch, faulty: Serve) -> None:
-    """The proxy gives no whole answer, no timeout of the request helps, and the program wants to end."""
+    """The proxy never finishes its answer, and no request timeout helps; the program closes the client."""
     with faulty_endpoint(faulty) as (url, reached):
         proxied(monkeypatch, url)
         settings = config(request_timeout_ms=60_000, max_request_bytes=16_000_000)
@@ -201,10 +199,10 @@ def test_a_close_while_a_proxy_hangs(fault: Scenario, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.parametrize("faulty", [black_hole, _trickling_proxy], ids=["says nothing", "trickles"])
-def test_a_close_while_a_proxy_hangs_that_is_asked_by_tls(
+def test_a_close_while_a_proxy_behind_tls_hangs(
     fault: Scenario, trusted: trustme.CA, monkeypatch: pytest.MonkeyPatch, faulty: Serve
 ) -> None:
-    """The proxy is asked by TLS and gives no whole answer, and the program wants to end."""
+    """The proxy, reached by TLS, never finishes its answer; the program closes the client."""
     context = server_context(trusted.issue_cert("127.0.0.1"))
     with faulty_endpoint(over_tls(context, faulty)) as (url, reached):
         proxied(monkeypatch, https(url))

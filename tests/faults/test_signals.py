@@ -1,4 +1,4 @@
-"""The library interrupted by signal handlers (promise 2), which run in the main thread between any two of its steps."""
+"""Signal handlers interrupt the library (promise 2): they run in the main thread, between any two of its steps."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def interrupt_each_line_by_a_signal(
     operation: str,
     handle: Callable[[TelemetryClient], object],
 ) -> None:
-    """For each line of `operation`, a client of its own, interrupted there; all of them make one account."""
+    """Interrupt `operation` at each of its lines, with a new client per line; the account covers all clients."""
     sent = delivered = dropped = number = 0
     where = "somewhere"
     while where:
@@ -68,7 +68,7 @@ def interrupt_each_line_by_a_signal(
         try:
             with handler_of(signal.SIGUSR1, lambda client=client: handle(client)):  # type: ignore[misc]
                 where = interrupted_at_line(number, run, lambda: signal.raise_signal(signal.SIGUSR1))
-            assert time.monotonic() - began < 1, where  # no waiter has missed its wake-up
+            assert time.monotonic() - began < 1, where  # no waiter missed its wake-up
         finally:
             closed = client.close()
         assert closed, where
@@ -89,7 +89,7 @@ def interrupt_each_line_by_a_signal(
 
 @pytest.mark.parametrize("operation", list(OPERATIONS))
 def test_a_signal_handler_enqueues_at_each_line_of(fault: Scenario, operation: str) -> None:
-    """A signal at each line in turn of what is in brackets; its handler enqueues, and asks for the account."""
+    """A signal at each line of the call in brackets; its handler enqueues and reads the account."""
 
     def handle(client: TelemetryClient) -> None:
         client.enqueue(make_log("by the handler"))
@@ -103,7 +103,7 @@ def test_a_signal_handler_enqueues_at_each_line_of(fault: Scenario, operation: s
 def test_a_signal_handler_flushes_at_each_line_of(
     fault: Scenario, operation: str, request: pytest.FixtureRequest
 ) -> None:
-    """A signal at each line in turn of what is in brackets; its handler enqueues and flushes."""
+    """A signal at each line of the call in brackets; its handler enqueues and flushes."""
 
     def handle(client: TelemetryClient) -> None:
         client.enqueue(make_log("by the handler"))
@@ -123,7 +123,7 @@ def test_a_signal_handler_flushes_at_each_line_of(
     ],
 )
 def test_a_signal_handler_closes_at_each_line_of(fault: Scenario, operation: str) -> None:
-    """A signal at each line in turn of what is in brackets; its handler closes the client."""
+    """A signal at each line of the call in brackets; its handler closes the client."""
     out = run_program(
         """
         import faulthandler
@@ -133,7 +133,7 @@ def test_a_signal_handler_closes_at_each_line_of(fault: Scenario, operation: str
         from adbc_telemetry import InMemoryTelemetryExporter
         operation = sys.argv[1]
         where, number, delivered = "somewhere", 0, 0
-        # Where the handler has come between the client and its lock, the sender's threads end after it.
+        # A handler that interrupts code with the lock held leaves the close to the sender: it needs a short timeout.
         config = TelemetryConfiguration(enabled=True, flush_interval_ms=60_000, close_timeout_ms=50)
         while where:
             number += 1
@@ -160,7 +160,7 @@ def test_a_signal_handler_closes_at_each_line_of(fault: Scenario, operation: str
 
 
 def test_a_signal_handler_closes_a_client_while_another_is_made_or_closed(fault: Scenario) -> None:
-    """A signal at each line in turn of making, and of closing, a client; its handler closes another one."""
+    """A signal at each line of making and closing a client; its handler closes another client."""
     out = run_program(
         """
         import faulthandler
@@ -188,8 +188,8 @@ def test_a_signal_handler_closes_a_client_while_another_is_made_or_closed(fault:
     fault.seen(sent=0, delivered=0)
 
 
-def test_a_timer_s_signal_handler_enqueues_all_the_time(fault: Scenario) -> None:
-    """A thousand signals a second of CPU time, each handler enqueueing, while the main thread uses all there is."""
+def test_a_timers_signal_handler_enqueues_all_the_time(fault: Scenario) -> None:
+    """A thousand signals per second of CPU time, while the main thread is busy; each handler enqueues."""
     exporter = InMemoryTelemetryExporter()
     client = TelemetryClient("host", configuration(batch_size=10), exporter=exporter)
     produce = Producer(client)
@@ -213,7 +213,7 @@ def test_a_timer_s_signal_handler_enqueues_all_the_time(fault: Scenario) -> None
 
 @pytest.mark.parametrize("operation", ["acquire and release", "flush", "stats", "close", "enqueue"])
 def test_a_destructor_releases_soon_at_each_line_of(fault: Scenario, operation: str) -> None:
-    """A collection at each line in turn of what is in brackets; its destructor gives a lease back by `release_soon`."""
+    """A garbage collection at each line of the call in brackets; its destructor calls a lease's `release_soon`."""
     number = 0
     where = "somewhere"
     exporters: list[InMemoryTelemetryExporter] = []

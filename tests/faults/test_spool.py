@@ -1,4 +1,4 @@
-"""The spool survives the process, and whatever is done to it."""
+"""The spool survives the process, torn files, full disks and other processes (promise 15)."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def segments(folder: Path) -> list[Path]:
 
 
 class Elsewhere:
-    """An endpoint that is down, and comes up again at the same address."""
+    """An endpoint that is down and comes up again at the same address."""
 
     def __init__(self, server: TelemetryServer) -> None:
         self.server = server
@@ -91,7 +91,7 @@ def log(number):
 
 
 def test_events_whose_retries_are_exhausted(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """The endpoint answers 503 to one process, and is healthy when the next one comes by."""
+    """The endpoint answers 503 to one process and is healthy for the next."""
     endpoint = Elsewhere(server)
     with TelemetryClient(server.url, configuration(tmp_path, max_retries=2, batch_size=10)) as first:
         for log in make_logs(10):
@@ -107,7 +107,7 @@ def test_events_whose_retries_are_exhausted(fault: Scenario, server: TelemetrySe
 
 
 def test_events_while_the_circuit_is_open(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """The circuit opens, events go to the spool, and out of it by the same process when the circuit closes."""
+    """The circuit opens and events go to the spool; the same process replays them when the circuit closes."""
     endpoint = Elsewhere(server)
     config = configuration(
         tmp_path, circuit_breaker_threshold=2, circuit_breaker_timeout_ms=300, batch_size=5
@@ -130,7 +130,7 @@ def test_events_while_the_circuit_is_open(fault: Scenario, server: TelemetryServ
 
 
 def test_what_a_close_could_not_deliver(fault: Scenario, tmp_path: Path) -> None:
-    """A black hole at close: the batch in flight and those behind it wait for the next process."""
+    """The endpoint is a black hole at close; the batch in flight and those behind it go to the spool."""
     with raw_endpoint(black_hole) as url:
         client = TelemetryClient(url, configuration(tmp_path, batch_size=100, close_timeout_ms=200))
         for log in make_logs(1000):
@@ -144,7 +144,7 @@ def test_what_a_close_could_not_deliver(fault: Scenario, tmp_path: Path) -> None
 
 
 class Stubborn(InMemoryTelemetryExporter):
-    """Ends when it likes, and does not react to `close`."""
+    """Returns late and does not react to `close`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -155,8 +155,8 @@ class Stubborn(InMemoryTelemetryExporter):
         return ExportResult(outcome=ExportOutcome.FAILED)
 
 
-def test_a_batch_that_an_exporter_does_not_let_go(fault: Scenario, tmp_path: Path) -> None:
-    """An exporter hangs beyond the close: its batch is written down by the close, and not again when it ends."""
+def test_a_batch_in_an_exporter_that_outlives_the_close(fault: Scenario, tmp_path: Path) -> None:
+    """An exporter hangs beyond the close, which spools its batch; the late result does not spool it again."""
     exporter = Stubborn()
     config = configuration(tmp_path, batch_size=10, close_timeout_ms=100)
     client = TelemetryClient("host", config, exporter=exporter)
@@ -171,8 +171,8 @@ def test_a_batch_that_an_exporter_does_not_let_go(fault: Scenario, tmp_path: Pat
     assert fault.spooled == 25
 
 
-def test_a_close_writes_down_a_full_queue_in_time(fault: Scenario, tmp_path: Path) -> None:
-    """Ten thousand events in the queue when the time of the close is up."""
+def test_a_close_spools_a_full_queue_in_time(fault: Scenario, tmp_path: Path) -> None:
+    """The queue holds ten thousand events when the close times out."""
     with raw_endpoint(black_hole) as url:
         client = TelemetryClient(url, configuration(tmp_path, close_timeout_ms=100))
         for log in make_logs(10_000):
@@ -186,7 +186,7 @@ def test_a_close_writes_down_a_full_queue_in_time(fault: Scenario, tmp_path: Pat
 def test_a_process_that_ends_and_the_next_one(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """A process ends with its endpoint down; the next one has no event of its own, and just ends."""
+    """A process ends while its endpoint is down; the next one enqueues nothing and ends."""
     endpoint = Elsewhere(server)
     enqueue = """
     client = TelemetryClient(sys.argv[1], configuration(sys.argv[2]))
@@ -203,7 +203,7 @@ def test_a_process_that_ends_and_the_next_one(
 
 
 def test_the_bound_in_bytes(fault: Scenario, tmp_path: Path) -> None:
-    """Ten times what the spool may hold: the oldest go, the newest stay, the folder is never larger than allowed."""
+    """Ten times the spool's limit: the oldest events go, the newest stay, and the folder never exceeds the limit."""
     bound = 64 * 1024
     spool = Spool(tmp_path, "host", bound)
     largest = 0
@@ -225,7 +225,7 @@ def test_the_bound_in_bytes(fault: Scenario, tmp_path: Path) -> None:
 
 
 def test_one_batch_larger_than_the_spool(fault: Scenario, tmp_path: Path) -> None:
-    """A spool of four kilobytes and a queue of many: what does not fit is dropped, the oldest first."""
+    """The spool holds four kilobytes, and the queue far more: the oldest events are dropped."""
     with TelemetryClient(
         refused_url(), configuration(tmp_path, spool_max_bytes=4096, batch_size=500)
     ) as client:
@@ -242,7 +242,7 @@ def test_one_batch_larger_than_the_spool(fault: Scenario, tmp_path: Path) -> Non
 
 
 def test_processes_that_share_a_folder(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """Four processes write at once while the endpoint is down; four others replay at once: each event once."""
+    """Four processes write at once while the endpoint is down; then four others replay at once."""
     endpoint = Elsewhere(server)
     write = """
     client = TelemetryClient(sys.argv[1], configuration(sys.argv[2], batch_size=7, max_queue_size=100_000))
@@ -268,7 +268,7 @@ def test_processes_that_share_a_folder(fault: Scenario, server: TelemetryServer,
 
 
 def test_the_bound_of_processes_that_write_at_once(fault: Scenario, tmp_path: Path) -> None:
-    """Four processes write ten times what the folder may hold: it is never larger, at any moment."""
+    """Four processes write ten times the folder's size limit; the folder never exceeds it."""
     bound = 64 * 1024
     write = """
     spool = Spool(sys.argv[1], sys.argv[2], 64 * 1024)
@@ -278,7 +278,8 @@ def test_the_bound_of_processes_that_write_at_once(fault: Scenario, tmp_path: Pa
     processes = [start_python(write, tmp_path, f"host-{name}") for name in "abcd"]
     largest = 0
     while any(process.poll() is None for process in processes):
-        with Spool(tmp_path, "looks", bound)._locked_folder():  # else it would be the sum of several moments
+        # Without the lock, the sum would mix several moments.
+        with Spool(tmp_path, "looks", bound)._locked_folder():
             largest = max(largest, folder_bytes(tmp_path))
     told = [tuple(map(int, finish(process).split())) for process in processes]
     left = sum(path.read_bytes().count(b"\n") for path in segments(tmp_path))
@@ -290,7 +291,7 @@ def test_the_bound_of_processes_that_write_at_once(fault: Scenario, tmp_path: Pa
 
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_in_the_middle_of_writing(fault: Scenario, tmp_path: Path, seed: int) -> None:
-    """kill -9 while a process writes record after record: the one being written may go, no other; none is torn."""
+    """`kill -9` while a process keeps writing records: only the record being written may be lost, and none is torn."""
     write = """
     spool = Spool(sys.argv[1], "host", 64 * 1024 * 1024)
     for number in range(1_000_000):
@@ -312,14 +313,14 @@ def test_killed_in_the_middle_of_writing(fault: Scenario, tmp_path: Path, seed: 
         logs = segment.last(1_000_000)
         numbers += [int(log.frontend_log_event_id or "") for log in logs]
         segment.cut(len(logs))
-    # Told to be safe or not yet told: the one that was being written.
+    # The last record may be written although the process did not print it.
     assert sorted(numbers) in (list(range(written + 1)), list(range(written + 2)))
     fault.seen(sent=len(numbers), delivered=0, spooled=len(numbers))
 
 
 @pytest.mark.parametrize("cut", [1, 20, 150], ids=lambda cut: f"{cut} bytes short")
 def test_a_torn_record(fault: Scenario, server: TelemetryServer, tmp_path: Path, cut: int) -> None:
-    """The last record of a segment ends in the middle, as a crash leaves it; the next process writes on."""
+    """The last record of a segment is cut short, as after a crash; the next process appends to it."""
     assert Spool(tmp_path, server.url, MIB).append(make_logs(20)) == 20
     (segment,) = segments(tmp_path)
     os.truncate(segment, segment.stat().st_size - cut)
@@ -332,7 +333,7 @@ def test_a_torn_record(fault: Scenario, server: TelemetryServer, tmp_path: Path,
 
 
 def test_a_flipped_bit(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """A byte in the middle of a segment has changed: that record is not sent, the others are."""
+    """One byte in the middle of a segment has changed; its record is dropped and the others are sent."""
     assert Spool(tmp_path, server.url, MIB).append(make_logs(20)) == 20
     (segment,) = segments(tmp_path)
     data = bytearray(segment.read_bytes())
@@ -345,7 +346,7 @@ def test_a_flipped_bit(fault: Scenario, server: TelemetryServer, tmp_path: Path)
 
 
 def test_killed_in_the_middle_of_a_replay(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """kill -9 while the second batch of a replay is on its way: what was delivered is not sent again, the rest is."""
+    """`kill -9` during the second batch of a replay: the next process sends only the rest."""
     logs = make_logs(100)
     assert Spool(tmp_path, server.url, MIB).append(logs) == 100
     held = threading.Event()
@@ -374,7 +375,7 @@ def test_killed_in_the_middle_of_a_replay(fault: Scenario, server: TelemetryServ
 def test_killed_in_the_middle_of_a_replay_with_a_child_that_lives_on(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """As before, but the process had forked: its child must not keep the segment's lock."""
+    """As before, but the process has forked: its child must not keep the segment's lock."""
     assert Spool(tmp_path, server.url, MIB).append(make_logs(10)) == 10
     held = threading.Event()
     server.replies.append(Reply(500, release=held))
@@ -401,15 +402,15 @@ def test_killed_in_the_middle_of_a_replay_with_a_child_that_lives_on(
     process.kill()
     process.wait(10)
     held.set()
-    with TelemetryClient(server.url, configuration(tmp_path)):  # it or the child delivers them
+    with TelemetryClient(server.url, configuration(tmp_path)):  # this client or the child delivers them
         wait_until(lambda: not segments(tmp_path))
-    process.communicate()  # the child ends with its input
+    process.communicate()  # closing stdin ends the child
     assert len(server.accepted) == 10
     fault.seen(sent=10, delivered=len(set(server.accepted)))
 
 
-def test_a_replay_that_is_taken_in_part(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """A batch of the spool goes out in several requests, and the endpoint fails after the first."""
+def test_a_replay_that_succeeds_in_part(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
+    """A spooled batch needs several requests, and the endpoint fails after the first."""
     logs = make_logs(40)
     size = len(logs) * 500
     assert Spool(tmp_path, server.url, MIB).append(logs) == 40
@@ -423,7 +424,7 @@ def test_a_replay_that_is_taken_in_part(fault: Scenario, server: TelemetryServer
 
 
 def test_a_disk_that_is_full(fault: Scenario, tmp_path: Path) -> None:
-    """No file may grow beyond a few kilobytes (RLIMIT_FSIZE): what was not written whole is counted, nothing raises."""
+    """Files cannot grow beyond a few kilobytes (RLIMIT_FSIZE): unwritten events are counted, and nothing raises."""
     code = """
     import resource
     resource.setrlimit(resource.RLIMIT_FSIZE, (5000, 5000))
@@ -443,9 +444,9 @@ def test_a_disk_that_is_full(fault: Scenario, tmp_path: Path) -> None:
     fault.seen(sent=500, delivered=0, spooled=spooled, lost={"failed": failed})
 
 
-@pytest.mark.parametrize("place", ["a file", "a file system that takes nothing"])
+@pytest.mark.parametrize("place", ["a file", "a read-only file system"])
 def test_a_spool_that_cannot_be_made(fault: Scenario, tmp_path: Path, place: str) -> None:
-    """`spool_dir` is a file, or lies on a file system where nothing can be made."""
+    """`spool_dir` is a file, or lies on a file system that cannot be written to."""
     folder = tmp_path / "file"
     folder.write_text("")
     if place != "a file":
@@ -460,7 +461,7 @@ def test_a_spool_that_cannot_be_made(fault: Scenario, tmp_path: Path, place: str
 
 
 def test_a_process_that_is_stopped_with_the_lock(fault: Scenario, tmp_path: Path) -> None:
-    """A process is stopped (SIGSTOP) while it holds the folder's lock: another one counts its events, and goes on."""
+    """A process is stopped (SIGSTOP) while it holds the folder's lock; another one counts its events and continues."""
     hold = """
     with Spool(sys.argv[1], "host", 1000)._locked_folder():
         print("locked", flush=True)
@@ -482,7 +483,7 @@ def test_a_process_that_is_stopped_with_the_lock(fault: Scenario, tmp_path: Path
 
 
 def test_hosts_that_share_a_folder(fault: Scenario, tmp_path: Path) -> None:
-    """Two endpoints are down and have one folder: each gets its own events, and no other's."""
+    """Two endpoints that share a folder are down and come up: each one gets only its own events."""
     with TelemetryServer() as one, TelemetryServer() as other:
         logs = {one: make_logs(10), other: make_logs(10)}
         for server, events in logs.items():
@@ -497,14 +498,15 @@ def test_hosts_that_share_a_folder(fault: Scenario, tmp_path: Path) -> None:
 def test_threads_and_a_fork_that_share_a_client(
     fault: Scenario, server: TelemetryServer, tmp_path: Path
 ) -> None:
-    """A replay is under way when the process forks: the child does not send it again, nor let go of its lock."""
+    """The process forks during a replay: the child neither sends it again nor releases its lock."""
     assert Spool(tmp_path, server.url, MIB).append(make_logs(30)) == 30
     held = threading.Event()
     server.replies.append(Reply(release=held))
     with TelemetryClient(server.url, configuration(tmp_path)) as client:
         wait_until(lambda: len(server.requests) == 1)
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, of every thread
+            # From Python 3.12 on, fork warns about every thread.
+            warnings.simplefilter("ignore", DeprecationWarning)
             child = os.fork()
         if not child:
             began = time.monotonic()
@@ -518,7 +520,7 @@ def test_threads_and_a_fork_that_share_a_client(
 
 
 def test_an_endpoint_that_comes_and_goes(fault: Scenario, server: TelemetryServer, tmp_path: Path) -> None:
-    """Every third request fails, from eight threads' events: all arrive, at once or by way of the spool."""
+    """Every third request fails while eight threads enqueue: all events arrive, directly or through the spool."""
     lock = threading.Lock()
     count = Counter[str]()
 
@@ -545,10 +547,10 @@ def test_an_endpoint_that_comes_and_goes(fault: Scenario, server: TelemetryServe
     fault.seen(sent=800, delivered=len(server.accepted))
 
 
-def test_a_user_who_says_no(
+def test_a_user_opts_out_before_the_replay(
     fault: Scenario, server: TelemetryServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """DO_NOT_TRACK is set when the next process comes by: nothing of the spool is sent."""
+    """DO_NOT_TRACK is set when the next process starts: no spooled event is sent."""
     assert Spool(tmp_path, server.url, MIB).append(make_logs(10)) == 10
     monkeypatch.setenv("DO_NOT_TRACK", "1")
     with TelemetryClient(server.url, configuration(tmp_path)) as client:
@@ -558,7 +560,7 @@ def test_a_user_who_says_no(
 
 
 def test_files_are_private(fault: Scenario, tmp_path: Path) -> None:
-    """A umask that would let everybody read."""
+    """The umask would make new files readable for all users."""
     folder = tmp_path / "new" / "spool"
     before = os.umask(0)
     try:
@@ -573,7 +575,7 @@ def test_files_are_private(fault: Scenario, tmp_path: Path) -> None:
 
 
 def test_a_link_in_the_place_of_a_file(fault: Scenario, tmp_path: Path) -> None:
-    """Links to another file stand where the lock and a segment would be: that file is not touched."""
+    """The lock's and a segment's paths are links to another file, which stays untouched."""
     secret = tmp_path / "secret"
     secret.write_text("untouched")
     folder = tmp_path / "spool"

@@ -32,10 +32,8 @@ from support.server import (
 )
 
 
-def test_tls_with_a_private_authority_that_is_trusted(
-    fault: Scenario, tls_server: TlsTelemetryServer
-) -> None:
-    """A certificate of a private authority, which SSL_CERT_FILE names."""
+def test_tls_with_a_trusted_private_authority(fault: Scenario, tls_server: TlsTelemetryServer) -> None:
+    """The certificate comes from a private authority that SSL_CERT_FILE names."""
     with TelemetryClient(tls_server.url, config(), auth=with_token) as client:
         send(client, 20)
         send(client, 20)
@@ -71,12 +69,12 @@ def _expired(authority: trustme.CA) -> trustme.LeafCert:
 def test_a_certificate_that_is_not_trusted(
     fault: Scenario, trusted: trustme.CA, issue: Callable[[trustme.CA], trustme.LeafCert]
 ) -> None:
-    """A certificate that does not prove that the server is the endpoint."""
+    """The certificate does not prove that the server is the endpoint."""
     with TlsTelemetryServer(server_context(issue(trusted))) as server:
         with TelemetryClient(server.url, config(), auth=with_token) as client:
             send(client, 10)
-        assert server.requests == []  # nor the token, which is in one
-        assert len(server.connections) == 1  # another try would not change it
+        assert server.requests == []  # no request, so no token either
+        assert len(server.connections) == 1  # a retry would not help
     fault.settled(client.stats(), sent=10, arrived=server.accepted)
     assert fault.lost == {"rejected": 10}
 
@@ -91,7 +89,7 @@ def test_the_trust_store_is_broken(
     monkeypatch: pytest.MonkeyPatch,
     bundle: bytes | None,
 ) -> None:
-    """SSL_CERT_FILE names a file that is not there, is empty, or holds no certificate."""
+    """SSL_CERT_FILE names a file that is missing, is empty, or holds no certificate."""
     path = tmp_path / "authority.pem"
     if bundle is not None:
         path.write_bytes(bundle)
@@ -105,7 +103,7 @@ def test_the_trust_store_is_broken(
 
 
 def test_a_tls_handshake_that_hangs(fault: Scenario) -> None:
-    """The server accepts the connection and says nothing in answer to the client's hello."""
+    """The server accepts the connection and never answers the client's hello."""
     said = bytearray()
 
     def listen(connection: socket.socket) -> None:
@@ -156,7 +154,7 @@ def test_a_tls_server_that_wants_a_client_certificate(fault: Scenario, trusted: 
 
 
 def test_a_tls_answer_cut_off_without_a_closing_alert(fault: Scenario, trusted: trustme.CA) -> None:
-    """Half an answer without a length; the connection ends without the TLS alert that says it is complete."""
+    """The server sends half an answer without a length and ends the connection without the closing TLS alert."""
     service = RawService()
 
     def cut(inside: socket.socket) -> None:
@@ -176,7 +174,7 @@ def test_a_tls_answer_cut_off_without_a_closing_alert(fault: Scenario, trusted: 
 
 
 def test_a_close_in_the_middle_of_a_tls_handshake(fault: Scenario) -> None:
-    """The handshake hangs, and the program wants to end."""
+    """The handshake hangs, and the program closes the client."""
     with faulty_endpoint(black_hole) as (url, reached):
         settings = config(request_timeout_ms=60_000, max_request_bytes=16_000_000)
         client = TelemetryClient(https(url), settings, auth=with_token)
@@ -185,7 +183,7 @@ def test_a_close_in_the_middle_of_a_tls_handshake(fault: Scenario) -> None:
 
 
 def test_a_close_in_the_middle_of_a_tls_answer(fault: Scenario, trusted: trustme.CA) -> None:
-    """The answer trickles through TLS, and the program wants to end."""
+    """The answer trickles through TLS, and the program closes the client."""
     context = server_context(trusted.issue_cert("127.0.0.1"))
     with faulty_endpoint(over_tls(context, trickle)) as (url, reached):
         client = TelemetryClient(https(url), config(request_timeout_ms=60_000, max_request_bytes=16_000_000))
