@@ -1,16 +1,18 @@
-"""TelemetryClient: the way of an event from `enqueue` to its end.
+"""TelemetryClient: what happens to an event after `enqueue`.
 
-    enqueue              appends to `pipeline.queue`, without a lock
-      wake threshold     wakes the sender: a first event, a full batch; or drops the event, when it is one too many
-    next_send            `pipeline.batch_timing` tells the sender when the next batch is due
-    send_batch           `pipeline.batch_delivery` exports it, behind the circuit breaker
-      requeue            what the circuit holds back, or another host's turn cut short
-      spool              what could not be delivered, with `spool_dir`; `pipeline.replay` sends it later
-      account            everything else is counted: delivered, rejected, failed, dropped
-    flush                waits at `pipeline.barriers` until its events have come to their end
-    close                `pipeline.closing` sends the rest by a deadline, and counts or spools what is left
+    enqueue      appends the event to the queue, without a lock (`pipeline.queue`)
+                 at the wake threshold it wakes the sender: for a first event, or a full batch
+                 or it drops the event, because the queue is full or the client is closed
+    sending      the sender's threads, which all hosts share, ask when the next batch is due (`pipeline.batch_timing`)
+                 and export it behind the circuit breaker (`pipeline.batch_delivery`)
+    after that   each event is finished: delivered, rejected, or counted as lost (`pipeline.account`)
+                 or it is written to the spool, with `spool_dir`; `pipeline.replay` sends it later
+                 or it is back in the queue: the circuit is open, or the export was preempted for another host
+    flush        waits at a barrier until the events before it are finished (`pipeline.barriers`)
+    close        takes no more events, sends the rest by a deadline, counts or spools what is left (`pipeline.closing`)
 
-`pipeline.flow` holds all of a client's events under its one lock; `pipeline.lifecycle` has the states of its life.
+`pipeline.flow` holds all events of a client under its one lock. `pipeline.lifecycle` tracks whether it is open, closing
+or closed.
 """
 
 from __future__ import annotations
@@ -50,10 +52,10 @@ class TelemetryClient:
     Args:
         host: a host or an http(s) URL.
         config: see `TelemetryConfiguration`. If telemetry is not enabled, or the user has opted out, the client
-            does nothing at all.
+            takes no events and sends nothing.
         exporter: where batches go, instead of to the telemetry service of `host`. The client puts it behind the
             circuit breaker, unless it is one, and closes it.
-        auth: returns the headers that authenticate a request; called for every request, on the sender's side.
+        auth: returns the headers that authenticate a request; called for every request, on a sender's thread.
 
     Raises:
         ValueError: `host` or `config` makes no sense, or `auth` would go over plain HTTP to another machine.
@@ -80,16 +82,16 @@ class TelemetryClient:
         renew_in_child(self)
         if self._enabled:
             close_at_exit(self)
-            if not self._delivery.has_threads:
+            if not self._delivery.has_threads:  # under uWSGI, before it forks its workers
                 prefork.start_when_forked(self)
 
     def _start(self, lifecycle: Lifecycle) -> None:
-        """Make everything that changes: in a new client, and in a forked child's copy of it."""
+        """Set up all mutable state, in a new client and in a forked child's copy of it."""
         self._flow = EventFlow(self._config, lifecycle)
         self._queue = self._flow.queue
         self._events = self._queue.events
         if not lifecycle.is_open:
-            self._queue.refuse(counted=self._enabled)
+            self._queue.refuse(counted=self._enabled)  # its wake threshold is 0, so each new event is dropped
         self._delivery.start(self._flow, self)
 
     def after_fork_in_child(self) -> None:
@@ -104,12 +106,12 @@ class TelemetryClient:
 
     @property
     def is_open(self) -> bool:
-        """Whether `close` has not been called."""
+        """True until `close` is called, also while telemetry is off."""
         return not self._flow.lifecycle.is_ending
 
     @property
     def is_closed(self) -> bool:
-        """Whether a close is over."""
+        """True once a close is complete."""
         return self._flow.lifecycle.closed.is_set()
 
     # The way in.
@@ -130,21 +132,22 @@ class TelemetryClient:
 
     @never_raises(_count_error)
     def _on_wake_threshold(self) -> None:
+        # The event is in the queue already. `admit` keeps it, or drops it again.
         if self._queue.admit():
             self._delivery.wake()
 
-    # Waiting for events to come to their end.
+    # Waiting until events are finished.
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until every event enqueued before this call has been delivered or counted as lost.
+        """Wait until every event enqueued before this call is finished: delivered, counted as lost, or in the spool.
 
         Args:
             timeout: seconds to wait; None for as long as it takes (retries and the circuit breaker bound it,
                 unless `circuit_open` is "retain").
 
         Returns:
-            True when all have reached their end; False when the timeout came first, and at once where nothing will
-            be sent: in an interpreter that allows no threads, or that has ended.
+            True when all are finished; False when the timeout came first. False at once where nothing can be sent:
+            in an interpreter that allows no threads, or that has ended.
         """
         if self._delivery.sends_nothing():
             return False
@@ -161,7 +164,7 @@ class TelemetryClient:
         signal = LoopSignal()
         barrier = self._delivery.request_flush(signal.send)
         try:
-            if not self._delivery.has_threads:
+            if not self._delivery.has_threads:  # none could be started, so there is nothing to wait for
                 return barrier.reached.is_set()
             return await signal.wait(_seconds(timeout))
         finally:
@@ -171,13 +174,14 @@ class TelemetryClient:
         """Deliver what has been enqueued so far, then stop. Idempotent: a second caller waits for the first.
 
         Args:
-            timeout: seconds that delivery may take; None for `close_timeout_ms`. What is left then is counted.
+            timeout: seconds that delivery may take; None for `close_timeout_ms`. What is left then is counted or
+                spooled.
 
         Returns:
-            True when every event had reached its end in time.
+            True when every event was finished in time.
         """
         deadline = self.close_deadline(timeout)
-        self._closing.begin(deadline)
+        self._closing.begin(deadline)  # the first caller begins; every caller waits, and one of them finishes
         return self._closing.finish(deadline)
 
     async def aclose(self, timeout: float | None = None) -> bool:
@@ -190,7 +194,7 @@ class TelemetryClient:
             deadline = self.close_deadline(timeout)
             self._closing.begin(deadline)
             await poll_until(self._flow.is_empty, deadline)
-            return self.close(0)
+            return self.close(0)  # no time is left to wait: only count or spool the rest
         return await closed.wait()
 
     def close_deadline(self, timeout: float | None = None) -> float:
@@ -199,13 +203,13 @@ class TelemetryClient:
         return time.monotonic() + (self._config.close_timeout_ms / 1000 if seconds is None else seconds)
 
     def stats(self) -> ClientStats:
-        """The account at this moment."""
+        """The current counters."""
         return self._delivery.stats()
 
-    # For the manager, and for the end of the process. See `Closing`.
+    # For the manager, for uWSGI, and for the end of the process (`pipeline.shutdown`).
 
     def run_soon(self, task: Callable[[], object]) -> bool:
-        """Run `task` on the sender's side; False where there is none. Reentrant, never blocks."""
+        """Run `task` on a sender's thread; False where there is none. Reentrant, never blocks."""
         return self._delivery.run_soon(task)
 
     def start_sending(self) -> None:
@@ -214,23 +218,23 @@ class TelemetryClient:
         self._delivery.wake_if_queued()
 
     def begin_close(self, deadline: float) -> None:
-        """See `Closing.begin`."""
+        """Take no more events, and have the rest sent by `deadline`; returns at once."""
         self._closing.begin(deadline)
 
     def finish_close(self) -> None:
-        """See `Closing.finish`."""
+        """Wait for the close that has begun, until its own deadline, and count or spool the rest."""
         self._closing.finish()
 
     def begin_exit(self, deadline: float) -> None:
-        """See `Closing.begin_exit`."""
+        """The process ends: have all queued events sent by `deadline`, and later ones at once; returns at once."""
         self._closing.begin_exit(deadline)
 
     def finish_exit(self, deadline: float) -> bool:
-        """See `Closing.finish_exit`."""
+        """Wait for that, until `deadline`; True where the client may stay open until the process is gone."""
         return self._closing.finish_exit(deadline)
 
     def begin_at_exit(self) -> None:
-        """See `Closing.begin_at_exit`."""
+        """This client is made while the process ends: send each event at once."""
         self._closing.begin_at_exit()
 
     def __enter__(self) -> TelemetryClient:
@@ -251,7 +255,7 @@ class TelemetryClient:
 
 
 def _seconds(timeout: object) -> float | None:
-    """A timeout that a lock accepts: not below zero, and not too long. What is not a number counts as None."""
+    """The timeout, clamped to what a lock accepts. A value that is not a number counts as None."""
     if not isinstance(timeout, (int, float)) or timeout != timeout:
         return None
     return min(max(0.0, timeout), _LONGEST_WAIT_SECONDS)

@@ -1,4 +1,4 @@
-"""What a forked child has to make new: locks that other threads may hold, threads that it does not have, its ids.
+"""What a forked child recreates: locks that other threads may hold, threads that it does not have, its ids.
 
 What cannot be made new is kept whole: a fork waits while one of our threads is inside the fork gate.
 """
@@ -23,7 +23,7 @@ _BRIEF_SECONDS: Final = 0.05
 
 class _Forked(Protocol):
     def after_fork_in_child(self) -> None:
-        """Become what a new process would have made. Runs in the child, which has one thread by then."""
+        """Reset to the state that a new process would have. Runs in the child, which has one thread by then."""
         ...
 
 
@@ -95,7 +95,10 @@ _renewed_in = os.getpid()
 
 
 def renew_if_forked() -> None:
-    """Renew everything, if this is a forked child that has not done so: some forks run no hooks of Python's."""
+    """Renew everything, if this is a forked child that has not done so.
+
+    `core.uwsgi` calls it, too: uWSGI forks without Python's hooks.
+    """
     global _renewed_in
     if _renewed_in == os.getpid():
         return

@@ -1,4 +1,4 @@
-"""uWSGI, which forks its workers without a word to Python.
+"""uWSGI, which forks its workers without running Python's fork hooks.
 
 It forks in C, by default without the hooks that Python runs at a fork. And it does not care who has the interpreter's
 lock: a thread that runs in the master at that moment, or waits for that lock, leaves the worker a lock that no thread

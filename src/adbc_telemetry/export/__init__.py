@@ -10,10 +10,13 @@
 To add an exporter:
 
 1. Write a module with a class that inherits from `base.AbleExporter` (over HTTP: `delivery.HttpTelemetryExporter`).
-   Define `export` and `close`. Decorate `export` with `@never_raises(failed_export)`, and answer an empty batch with
-   `NOTHING_EXPORTED`.
+   Define `export` and `close`. Decorate `export` with `core.guard.never_raises(failed_export)`, and answer an empty
+   batch with `NOTHING_EXPORTED`.
 2. Override the abilities that it has.
-3. If it has a lock, a thread or a connection, register with `renew_in_child` and define `after_fork_in_child`.
-4. Add the class to the lazy names of `adbc_telemetry/__init__.py`, and to the tests of `tests/unit/export` that take
-   every exporter.
+3. If it has a lock, a thread or a connection, register with `core.fork.renew_in_child`, and define
+   `after_fork_in_child`.
+4. Add the class to the three lists of names in `adbc_telemetry/__init__.py`, and to the exporters that
+   `tests/unit/export/test_exporters.py` tests.
+
+A program selects it with `TelemetryClient(host, config, exporter=...)` or `instrument(connection, exporter=...)`.
 """

@@ -1,14 +1,14 @@
 """What an exporter may be able to do beyond `export` and `close`: end early, keep nothing open, build the logs.
 
-The client and the circuit breaker make use of these abilities. An exporter without one works all the same: its batches
-only take longer to let go of, or cost more.
+The client and the circuit breaker make use of these abilities. An exporter without one works all the same: it only
+takes longer to end, or costs more.
 """
 
 from __future__ import annotations
 
 
 class ExporterAbilities:
-    """Every ability, as an exporter has it that lacks it. Our exporters override those that they have.
+    """The defaults of the optional methods. Our exporters override the ones that they support.
 
     Two of them, `takes_statements` and `hold_nothing_open`, promise something about the whole exporter. They count
     only for the classes in this folder: a subclass of the program's may do more in `export` and `close` than its

@@ -107,7 +107,7 @@ class TelemetryExporter(Protocol):
 
 
 class AbleExporter(ExporterAbilities):
-    """An exporter as the client calls it: with every ability, if only by doing nothing. The base of our exporters."""
+    """An exporter with every optional method; by default they do nothing. The base of our exporters."""
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """See `TelemetryExporter`."""

@@ -1,6 +1,6 @@
 """CircuitBreakerTelemetryExporter, and the breakers, one per host.
 
-While the circuit of a host is open, `CircuitBreakerTelemetryExporter.export` asks nothing of the endpoint and answers
+While the circuit of a host is open, `CircuitBreakerTelemetryExporter.export` does not call the endpoint and answers
 `DROPPED`. What becomes of the events then is the client's decision: it drops and counts them, keeps them in the queue
 (`circuit_open="retain"`), or writes them to the spool (`spool_dir`).
 """
@@ -89,7 +89,7 @@ _instance = CircuitBreakerManager()
 
 
 class CircuitBreakerTelemetryExporter(AbleExporter):
-    """Puts the breaker of `host` before another exporter.
+    """Wraps another exporter in the breaker of `host`.
 
     Every export that fails counts, whatever the error; one that its deadline cut short does not. While the
     circuit is open, `inner` is not called and the outcome is `DROPPED`. An empty batch counts as no export.

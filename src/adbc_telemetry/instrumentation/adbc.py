@@ -124,7 +124,7 @@ def _subclass(cls: Any, methods: Methods) -> Any:
 
 
 def _reduces_as(cls: Any) -> Callable[..., Any]:
-    """Pickling fails, or succeeds, as that of an object that is not followed."""
+    """Pickles like an object that is not instrumented."""
 
     def __reduce_ex__(self: Any, protocol: Any) -> Any:
         reduced = cls.__reduce_ex__(self, protocol)
@@ -317,11 +317,7 @@ def _cursor_methods(cls: Any) -> Methods:
 
     watches: dict[str, Watch] = {
         **{name: Execution(operation, _sql) for name, operation in CURSOR_OPERATIONS.items()},
-        **{name: FETCH_ALL for name, end in CURSOR_FETCHES.items() if end is Fetch.ALL},
-        "fetchone": FETCH_ONE,
-        "fetchmany": FETCH_MANY,
-        "fetch_record_batch": _Reader(),
-        "fetch_arrow": _HandOut(),
+        **{name: _FETCHES[end] for name, end in CURSOR_FETCHES.items() if name not in _CALL_FETCHONE},
         "adbc_cancel": _Cancel(),
         "close": CURSOR_CLOSE,
     }
@@ -359,6 +355,17 @@ class _Reader(_HandOut):
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
         told.handed_out()
         return follow_reader(told, result)
+
+
+_FETCHES: Final[dict[Fetch, Watch]] = {
+    Fetch.ONE: FETCH_ONE,
+    Fetch.MANY: FETCH_MANY,
+    Fetch.ALL: FETCH_ALL,
+    Fetch.READER: _Reader(),
+    Fetch.STREAM: _HandOut(),
+}
+# The driver manager's own call `fetchone` of the cursor, which is watched.
+_CALL_FETCHONE: Final = ("next", "__next__")
 
 
 class _Cancel(Watch):

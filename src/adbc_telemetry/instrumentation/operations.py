@@ -1,9 +1,8 @@
 """What an operation counts as: the one table of what is recorded of a connection, and how.
 
-`docs/instrumentation.md` shows this table; a test compares the two. The wire has no word for preparing a statement,
-for asking what its result would look like, nor for facts about the driver or statistics. The former count as
-statements of type METADATA, because nothing is run; the latter have no operation type: LIST_TYPE_INFO is about data
-types and would be wrong.
+`docs/instrumentation.md` shows this table; a test compares the two. The wire has no operation type for
+`adbc_prepare` and `adbc_execute_schema`: they are statements of type METADATA, because nothing is run. It has none for
+facts about the driver and for statistics either: these are TYPE_UNSPECIFIED, since LIST_TYPE_INFO is about data types.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from adbc_telemetry.schema import OperationType, StatementType
 
 
 class SqlClass(NamedTuple):
-    """What is known of a statement before it is run, be it by the first word of its SQL.
+    """What is known of a statement before it is run, if only from the first word of its SQL.
 
     Attributes:
         statement_type: QUERY, UPDATE or SQL, of SQL.
@@ -37,10 +36,11 @@ class Operation:
     Attributes:
         operation_type: the event's; `TYPE_UNSPECIFIED` where the wire has no word for it.
         statement_type: the event's; None where there is no statement, or where its SQL says (`reads_sql`).
-        reads_sql: whether the statement type comes from the first word of the SQL; see `classify`.
+        reads_sql: whether the statement type comes from the first word of the SQL; see `classify`. The SQL is the first
+            argument of the call, or the one named `operation`.
         opens_results: whether rows may follow, so that the event waits for them.
         commits_first: whether the driver commits on its own before; that commit is part of this operation.
-        ends_transaction: whether it is no operation at all where there are no transactions.
+        ends_transaction: whether to skip it where the driver has no transactions.
         by_depth: the operation type for each value of the argument `depth`.
         returns_arrow: whether an ADBC driver answers with Arrow data, as the event's result format then says.
         kind: the statement type, and whether rows follow for certain; None where the SQL says.
@@ -70,7 +70,7 @@ class Fetch(Enum):
     MANY = "when there are fewer rows than asked for"
     ALL = "on return"
     READER = "when the reader is at its end, or dropped"
-    STREAM = "when the cursor is closed, dropped or used again: the stream is read behind its back"
+    STREAM = "when the cursor is closed, dropped or used again: the stream is read without the cursor"
 
 
 _EXECUTE: Final = OperationType.EXECUTE_STATEMENT

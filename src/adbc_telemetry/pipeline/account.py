@@ -1,4 +1,4 @@
-"""The account of a client: how many events came to which end."""
+"""The account of a client: how many events ended in which way."""
 
 from __future__ import annotations
 

@@ -1,11 +1,11 @@
-"""The barriers of flush: each waits until all events up to a position in the queue have come to their end.
+"""The barriers of flush: each waits until all events up to a position in the queue are finished.
 
 A position counts events from the first one ever enqueued. When the newest events are dropped for want of room, later
 events take their positions; so a goal beyond the end of the queue comes down with the end.
 
     state     what it means
     raised    its events are queued or in flight
-    reached   they have come to their end; it stays reached
+    reached   they are finished; it stays reached
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Barrier:
     """What one flush waits for.
 
     Args:
-        goal: all events before this position have come to their end. None: no event is in flight.
+        goal: all events before this position are finished. None: no event is in flight.
         notify: called once, when the barrier is reached.
     """
 

@@ -138,7 +138,7 @@ class BatchDelivery:
             self.wake()
 
     def run_soon(self, task: Callable[[], object]) -> bool:
-        """Run `task` on the sender's side; False where there are no threads. Reentrant, never blocks."""
+        """Run `task` on a sender's thread; False where there is none. Reentrant, never blocks."""
         threads = self._threads
         if threads is None or not self.flow.lifecycle.is_open:
             return False
@@ -146,7 +146,7 @@ class BatchDelivery:
         return True
 
     def detach(self, deadline: float) -> None:
-        """Let the threads forget this client. The last client waits for their end, until `deadline`."""
+        """Unregister from the threads. The last client waits for their end, until `deadline`."""
         if self._threads is not None:
             self._threads.wake(self)  # `next_send` answers None
             sender.detach(self._user, self._threads, deadline)
@@ -216,7 +216,7 @@ class BatchDelivery:
             self._threads.wake(self.replay)
         return spooled
 
-    # Waiting for the end of events.
+    # Waiting until events are finished.
 
     def send_all_now(self) -> None:
         """Have all queued events sent without delay. A client that closes does so already."""
@@ -268,13 +268,13 @@ class BatchDelivery:
             return self.replay.wait_closed(deadline)
 
     def sends_nothing(self) -> bool:
-        """Whether no event will be sent any more: there is nothing to wait for, and at the end no lock to trust."""
+        """Whether no event can be sent any more: there are no threads, or the interpreter ends and locks are unsafe."""
         return sys.is_finalizing() or self.flow.lifecycle.is_unable
 
     # The account.
 
     def stats(self) -> ClientStats:
-        """The account at this moment."""
+        """The current counters."""
         flow, spool, replay = self.flow, self._spool, self.replay
         with flow.lock:
             if flow.lifecycle.is_closed:

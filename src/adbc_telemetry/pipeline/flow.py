@@ -29,7 +29,7 @@ class Unsent(Enum):
     """What becomes of the events of a batch that were neither delivered nor rejected."""
 
     REQUEUED = "requeued"
-    """They are at the old end of the queue again."""
+    """They are at the front of the queue again."""
     TO_SPOOL = "to spool"
     """The caller writes them to the spool, and reports to `batch_spooled`."""
     LOST = "lost"

@@ -6,7 +6,7 @@
     unable      this interpreter allows no threads: no event is sent      closed
     closing     no event is taken; the rest is sent until the deadline    finishing
     finishing   one task counts or spools what is left                    closed
-    closed      every event has come to its end
+    closed      every event is finished
 
 Each step is a method that returns whether this call took it. An illegal step cannot be written.
 """

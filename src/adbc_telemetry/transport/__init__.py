@@ -6,5 +6,5 @@ sockets     its sockets, each operation bounded by the request's deadline
 resolver    name look-ups, bounded in the same way
 proxies     the proxy that the environment names
 auth        credentials
-errors      how a request fails, and which failures are for good
+errors      how a request fails, and which failures are permanent
 """

@@ -1,4 +1,4 @@
-"""How a request fails, and which failures are for good (`is_terminal_error`)."""
+"""How a request fails, and which failures are permanent (`is_terminal_error`)."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Retries: whether a failed request is made again, and after how long. `wait_before_retry` decides.
+"""Retries: `wait_before_retry` decides whether and when a failed request is retried.
 
-`RetryingTransport` makes each attempt with an `HttpTransport`, and waits between attempts. A wait ends at once when
-the deadline, a close or a preemption says so.
+`RetryingTransport` makes each attempt with an `HttpTransport`, and waits between attempts. A wait ends at once on a
+deadline, a close or a preemption; there is no retry after a deadline or a close.
 """
 
 from __future__ import annotations
