@@ -1,4 +1,4 @@
-"""What the soak checks: the clients' accounts against the servers' books, and what the process costs."""
+"""The soak's checks: the clients' accounts against the servers' books, and the process's costs."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ from adbc_telemetry.schema import (
 )
 
 MAX_THREADS: Final = 8
-# What RSS moves by itself: the allocator's arenas, and queues that are fuller now than then.
+# RSS varies by itself: the allocator keeps arenas, and the queues' lengths differ.
 MEMORY_ALLOWANCE_MIB: Final = 3.0
-# Connections come and go with the faults of the moment.
+# Connections open and close with the current faults.
 DESCRIPTORS_ALLOWANCE: Final = 8
 ENDS: Final = (
     "delivered",
@@ -43,7 +43,7 @@ ENDS: Final = (
 
 
 class Violations:
-    """What does not hold; the first ones are enough."""
+    """The failed checks; keeps the first 20."""
 
     def __init__(self) -> None:
         self.found: list[str] = []
@@ -54,7 +54,7 @@ class Violations:
 
 
 class Servers:
-    """The process of `soak_server.py`. Orders are given by any thread, one at a time."""
+    """The process of `soak_server.py`. Any thread may give orders; a lock serialises them."""
 
     def __init__(self, hosts: int, seed: int) -> None:
         script = Path(__file__).with_name("soak_server.py")
@@ -84,7 +84,7 @@ class Servers:
 
 
 class Life:
-    """One client's life: what we have given to it, and who of us still uses it."""
+    """One client's life: the events that it got and the number of its users."""
 
     def __init__(self, key: str, host: int, client: TelemetryClient) -> None:
         self.key = key
@@ -96,10 +96,10 @@ class Life:
         self.sent = 0
 
     def enqueue(self) -> None:
-        with self._lock:  # so that `sent` is exact while no producer is calling
+        with self._lock:  # keeps `sent` exact while no producer calls
             number = next(self._numbers)
             self.sent += 1
-        # A kilobyte of its own each, so that it shows when they are kept.
+        # Each event has its own kilobyte, so that kept events show in the memory.
         sql = OssSqlDriverTelemetryLog(sql_statement_id=f"{number}".ljust(1000), operation_latency_ms=number)
         log = TelemetryFrontendLog(
             frontend_log_event_id=f"{self.key}:{number}", entry=FrontendLogEntry(sql_driver_log=sql)
@@ -108,7 +108,7 @@ class Life:
 
 
 class Lives:
-    """The clients that are there, and the totals of those that are over."""
+    """The open clients, and the totals of the closed ones."""
 
     def __init__(self, servers: Servers, violations: Violations) -> None:
         self._servers = servers
@@ -119,7 +119,7 @@ class Lives:
         self.totals: Counter[str] = Counter()
 
     def begin(self, client: TelemetryClient, host: int) -> Life:
-        """One user more of `client`."""
+        """Add a user of `client`."""
         with self._lock:
             life = self._lives.get(client)
             if life is None:
@@ -128,45 +128,47 @@ class Lives:
             return life
 
     def end(self, life: Life) -> None:
-        """One user less; after the last, if the client is closed, its account is settled."""
+        """Remove a user; after a closed client's last user, check its account."""
         with self._lock:
             life.users -= 1
             over = life.users == 0 and not life.client.is_open
             if over:
                 del self._lives[life.client]
         if over:
-            self.batch_outcome(life.key, life.host, life.sent, life.client.stats())
+            self.compare(life.key, life.host, life.sent, life.client.stats())
 
     @contextmanager
     def using(self, client: TelemetryClient, host: int) -> Iterator[Life]:
-        """The life of `client`, while it is used."""
+        """Use `client` during the block; yields its life."""
         life = self.begin(client, host)
         try:
             yield life
         finally:
             self.end(life)
 
-    def batch_outcome(self, key: str, host: int, sent: int, stats: ClientStats) -> None:
+    def compare(self, key: str, host: int, sent: int, stats: ClientStats) -> None:
+        """Check a closed client's account, and compare it with the servers' book."""
         expect = self._violations.expect
         expect(stats.closes, f"the account of {key} does not close: {stats}")
-        expect(stats.enqueued == sent, f"{key} counts {stats.enqueued} enqueued, we {sent}")
-        expect(not stats.queued and not stats.in_flight, f"{key} is closed and has events left: {stats}")
+        expect(stats.enqueued == sent, f"{key} counts {stats.enqueued} enqueued events, the soak {sent}")
+        expect(not stats.queued and not stats.in_flight, f"{key} is closed and still has events: {stats}")
         sure, perhaps = self._servers.order(
-            "settle", key=key, host=host, sent=sent, delivered=stats.delivered
+            "compare", key=key, host=host, sent=sent, delivered=stats.delivered
         )
         with self._lock:
             self.totals.update({name: getattr(stats, name) for name in ("enqueued", *ENDS)})
             self.totals.update(sent=sent, sure=sure, accepted=perhaps, clients=1)
 
     def check(self) -> None:
-        """While no producer calls: every account closes, the senders at work or not."""
+        """Check while no producer calls that every account closes, even when senders work."""
         with self._lock:
             lives = list(self._lives.values())
         for life in lives:
             stats = life.client.stats()
             self._violations.expect(stats.closes, f"the account of {life.key} does not close: {stats}")
             self._violations.expect(
-                stats.enqueued == life.sent, f"{life.key} counts {stats.enqueued} enqueued, we {life.sent}"
+                stats.enqueued == life.sent,
+                f"{life.key} counts {stats.enqueued} enqueued events, the soak {life.sent}",
             )
 
     def left(self) -> list[str]:
@@ -174,7 +176,7 @@ class Lives:
             return sorted(life.key for life in self._lives.values())
 
 
-# What it costs.
+# The costs.
 
 
 def our_threads() -> int:
@@ -191,7 +193,7 @@ class Samples:
         self.descriptors, self.threads = array("i"), array("i")
 
     def now(self) -> tuple[int, int]:
-        """Threads and descriptors at this moment."""
+        """The current numbers of threads and descriptors."""
         return threading.active_count(), self._process.num_fds()
 
     def take(self) -> None:
@@ -201,14 +203,14 @@ class Samples:
         self.threads.append(our_threads())
 
     def thirds(self, values: array[Any]) -> tuple[float, float]:
-        """The medians of the first and of the last third, after the first sixth of the time to warm up."""
+        """The medians of the first and the last third, after a warm-up of a sixth of the time."""
         began, ended = self.at[0], self.at[-1]
         warm = [value for at, value in zip(self.at, values, strict=True) if at >= began + (ended - began) / 6]
         third = max(1, len(warm) // 3)
         return statistics.median(warm[:third]), statistics.median(warm[-third:])
 
     def wait_for_start_values(self, seconds: float) -> tuple[int, int]:
-        """Threads and descriptors once they are what they were, or at the latest after `seconds`."""
+        """Wait until threads and descriptors are back at their start values, at most `seconds`; returns them."""
         ends = time.monotonic() + seconds
         while (now := self.now()) != self.start and time.monotonic() < ends:
             time.sleep(0.02)
@@ -233,14 +235,12 @@ class Samples:
         growth = figures["memory_last_mib"] - figures["memory_first_mib"]
         expect = violations.expect
         more = figures["descriptors_last"] - figures["descriptors_first"]
-        expect(growth <= MEMORY_ALLOWANCE_MIB, f"memory has grown by {growth:.1f} MiB")
+        expect(growth <= MEMORY_ALLOWANCE_MIB, f"memory grew by {growth:.1f} MiB")
         expect(
             figures["our_threads_most"] <= MAX_THREADS,
-            f"{figures['our_threads_most']} threads of ours at once",
+            f"the library had {figures['our_threads_most']} threads at once",
         )
-        expect(
-            more <= DESCRIPTORS_ALLOWANCE, f"{more:g} descriptors more in the last third than in the first"
-        )
+        expect(more <= DESCRIPTORS_ALLOWANCE, f"the last third had {more:g} more descriptors than the first")
         expect(end[0] == self.start[0], f"{end[0]} threads at the end, {self.start[0]} at the start")
         expect(end[1] == self.start[1], f"{end[1]} descriptors at the end, {self.start[1]} at the start")
         return figures

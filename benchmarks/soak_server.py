@@ -44,7 +44,7 @@ class Books:
         self._lock = threading.Lock()
         self._books: dict[str, Book] = {}
         # An endpoint may accept an abandoned request after its client's end.
-        self._settled: dict[str, int] = {}
+        self._compared: dict[str, int] = {}
         self.violations: list[str] = []
         self.requests: Counter[str] = Counter()
 
@@ -55,8 +55,8 @@ class Books:
     def accept(self, host: int, ids: list[str]) -> None:
         with self._lock:
             for key, number in map(_parsed, ids):
-                if key in self._settled:
-                    if number >= self._settled[key]:
+                if key in self._compared:
+                    if number >= self._compared[key]:
                         self._violation(f"{key}:{number} was never sent")
                     continue
                 book = self._books.setdefault(key, Book(host))
@@ -69,16 +69,16 @@ class Books:
             for key, number in map(_parsed, ids):
                 book = self._books.get(key)
                 if book is None:
-                    continue  # settled in the meantime
+                    continue  # compared in the meantime
                 if number in book.sure:
                     self._violation(f"{key}:{number} was delivered twice")
                 book.sure.add(number)
 
-    def batch_outcome(self, key: str, host: int, sent: int, delivered: int) -> tuple[int, int]:
+    def compare(self, key: str, host: int, sent: int, delivered: int) -> tuple[int, int]:
         """Compare a client's account with its book; returns how many events were certainly and possibly accepted."""
         with self._lock:
             book = self._books.pop(key, Book(host))
-            self._settled[key] = sent
+            self._compared[key] = sent
             sure, perhaps = len(book.sure), len(book.perhaps)
             if not sure <= delivered <= perhaps:
                 self._violation(
@@ -91,7 +91,7 @@ class Books:
             return sure, perhaps
 
     def unknown(self) -> list[str]:
-        """Keys without an outcome."""
+        """Keys that were never compared."""
         with self._lock:
             return sorted(self._books)
 
@@ -295,8 +295,8 @@ def _obey(order: dict[str, Any], endpoints: list[Endpoint], books: Books) -> Any
     """Carry out one order of the client's process and return the answer."""
     if order["do"] == "fault":
         return endpoints[order["host"]].become(order["fault"])
-    if order["do"] == "settle":
-        return books.batch_outcome(order["key"], order["host"], order["sent"], order["delivered"])
+    if order["do"] == "compare":
+        return books.compare(order["key"], order["host"], order["sent"], order["delivered"])
     return {"requests": books.requests, "violations": books.violations, "unknown": books.unknown()}
 
 
