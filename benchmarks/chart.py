@@ -1,8 +1,8 @@
-"""The picture of a run: how many times more than us each peer takes. `make chart` draws it from `performance.json`.
+"""The chart of a run: each peer's costs as multiples of ours. `make chart` draws it from `performance.json`.
 
     python benchmarks/chart.py docs/performance.json docs/performance.svg
 
-The texts stay texts in the SVG, and neither a date nor a random id goes into it: a run always gives the same picture.
+The SVG keeps text as text and has neither dates nor random ids, so that a run always gives the same file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ class Group:
     """A group of bars.
 
     Attributes:
-        key: of the run's samples.
+        key: the key of the run's samples.
         is_rate: whether the samples are events per second; the bars show the microseconds per event.
     """
 
@@ -48,7 +48,7 @@ BAR: Final = 0.27
 
 @dataclass(frozen=True)
 class Bar:
-    """A system's median, and how many times ours that is."""
+    """A system's median, and its multiple of ours."""
 
     system: str
     ratio: float
@@ -60,7 +60,7 @@ def bars(run: Run, group: Group) -> list[Bar]:
     medians: dict[str, float] = {}
     for system in COLOURS:
         samples = run["samples"][group.key]
-        # With the compression that it has: it is what a user would set where bytes count.
+        # With the system's compression: users would set it where bytes count.
         values = samples.get(system + GZIP if group.key == "wire" else system, samples.get(system))
         if values:
             median = statistics.median(values)
@@ -74,7 +74,7 @@ def bars(run: Run, group: Group) -> list[Bar]:
 
 
 def draw(run: Run, path: Path) -> None:
-    """Write the picture to `path`, an SVG."""
+    """Write the chart to `path`, an SVG."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 

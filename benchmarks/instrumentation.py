@@ -1,13 +1,12 @@
-"""What an instrumented connection costs, beside OpenTelemetry's: `SELECT 1` with its fetch, over ADBC's SQLite.
+"""The cost of an instrumented connection beside OpenTelemetry's: `SELECT 1` and its fetch over ADBC's SQLite.
 
-Each round runs the same statements three times: on a connection as it is, on one that `instrument` follows, and on
-one that `opentelemetry-instrumentation-dbapi` follows with a batch span processor. Nothing is sent anywhere: both
-exporters throw away what they get. What is measured is what the program waits for: its own thread's part, and the
-sender's, which takes the interpreter's lock. A round ends when all its events have been exported, so that none is
-at the cost of another's. The difference to the connection as it is, is what instrumentation adds; only the ratio of
-one run says something.
+Each round runs the same statements three times: on a bare connection, on an instrumented one, and on one that
+`opentelemetry-instrumentation-dbapi` instruments with a batch span processor. Both exporters discard their events. The
+program's waiting time is measured: the work of its thread, and that of the sender, which takes the interpreter's lock.
+A round ends when all its events are exported, so that it does not burden the next. Instrumentation adds the difference
+to the bare connection. Compare only the ratios of one run.
 
-Run by `make bench`, which has the peer in a virtual environment of its own.
+`make bench` runs it, in a virtual environment with the peer.
 
     python benchmarks/instrumentation.py [--rounds N] [--statements N] [--json FILE]
 """
@@ -25,7 +24,7 @@ from typing import Any, NamedTuple
 
 
 class Followed(NamedTuple):
-    """A connection, what has all its events exported, and what closes it."""
+    """A connection, a function that exports all its events, and one that closes it."""
 
     connection: Any
     flush: Callable[[], object]
@@ -105,14 +104,14 @@ def microseconds_each(followed: Followed, statements: int) -> float:
 
 
 KINDS: dict[str, Callable[[], Followed]] = {
-    "as it is": bare,
+    "bare": bare,
     "adbc-telemetry": ours,
     "opentelemetry": opentelemetry,
 }
 
 
 def run(rounds: int, statements: int, kinds: Sequence[str] = tuple(KINDS)) -> dict[str, list[float]]:
-    """Microseconds a statement, by round; a round goes through all, so that they share the machine's moods."""
+    """Microseconds per statement, by round; each round measures all kinds, so that the machine's load affects all."""
     connections = {name: KINDS[name]() for name in kinds}
     for followed in connections.values():
         microseconds_each(followed, statements)  # warm up
@@ -127,7 +126,7 @@ def run(rounds: int, statements: int, kinds: Sequence[str] = tuple(KINDS)) -> di
 
 
 def report(figures: dict[str, list[float]]) -> dict[str, Any]:
-    plain = figures["as it is"]
+    plain = figures["bare"]
     added = {
         name: [each - base for each, base in zip(values, plain, strict=True)]
         for name, values in figures.items()
@@ -135,8 +134,8 @@ def report(figures: dict[str, list[float]]) -> dict[str, Any]:
     }
     medians = {name: statistics.median(values) for name, values in added.items()}
     ratio = medians["adbc-telemetry"] / medians["opentelemetry"]
-    print(f"{'us a statement':<28}{'median':>10}{'least':>10}{'most':>10}")
-    rows = {"as it is": plain, **{f"added by {name}": values for name, values in added.items()}}
+    print(f"{'us per statement':<28}{'median':>10}{'least':>10}{'most':>10}")
+    rows = {"bare": plain, **{f"added by {name}": values for name, values in added.items()}}
     for name, values in rows.items():
         print(f"{name:<28}{statistics.median(values):>10.2f}{min(values):>10.2f}{max(values):>10.2f}")
     print(

@@ -1,9 +1,9 @@
-"""One measurement of one system, in a process that does nothing else: run by `run.py` and by the tests.
+"""One measurement of one system in its own process; `run.py` and the tests run it.
 
     python benchmarks/measure.py MEASUREMENT SYSTEM [JSON OF ARGUMENTS]
 
-A fresh process each time: imports, threads and the collector's state of one system cannot hurt another. The
-collector stays on, as in real life. Prints the figures as JSON.
+In a fresh process, the imports, threads and garbage of one system cannot slow down another. Garbage collection stays
+on, as in real programs. It prints the figures as JSON.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from systems import Settings, System, load, some_facts
 
-# Nothing listens here: for measurements that send nothing.
+# Nothing listens here; for measurements that send nothing.
 NOWHERE: Final = "http://127.0.0.1:9"
 
 Figures = dict[str, float]
@@ -50,7 +50,7 @@ def _set_up(name: str, url: str, settings: Settings | None, **options: Any) -> S
 
 
 def _warm_up(name: str, url: str) -> None:
-    """One event all the way: what is imported or looked up with the first request is not measured here."""
+    """Deliver one event, so that the imports and look-ups of the first request are not measured."""
     system = _set_up(name, url, None, events=1)
     system.emit()
     system.finish()
@@ -58,10 +58,10 @@ def _warm_up(name: str, url: str) -> None:
 
 
 def caller(name: str, *, url: str, events: int, settings: Settings | None = None) -> Figures:
-    """Nanoseconds of the calling thread for an event, while nothing is sent.
+    """Nanoseconds of the calling thread per event, while nothing is sent.
 
-    Whatever the system has the calling thread do later for these events (`pay`) is in `caller`, but not in
-    `caller at once`.
+    `caller` includes the work that the system defers but leaves to the calling thread (`pay`); `caller at once` does
+    not.
     """
     system = _set_up(name, url, settings, events=2 * events, idle=True)
     _nanoseconds_each(system.emit, events // 20)
@@ -76,14 +76,14 @@ def caller(name: str, *, url: str, events: int, settings: Settings | None = None
 
 
 def enqueue(name: str, *, url: str, events: int) -> Figures:
-    """Nanoseconds for `enqueue` of a log already built, and for a bare `deque.append` of the same."""
+    """Nanoseconds of `enqueue` with a ready log, and of a bare `deque.append` of the same log."""
     from systems.ours import EXAMPLE, Ours, make_log
 
     system = Ours(url, Ours.BEST, events=8 * events, idle=True, gzip=False)
     log = make_log(system.session, EXAMPLE)
     bare: deque[object] = deque()
     figures: dict[str, list[float]] = {"enqueue": [], "append": []}
-    for _ in range(5):  # in turn, so that whatever slows the machine down slows both
+    for _ in range(5):  # alternately, so that a slow machine slows down both
         for key, put in (("append", bare.append), ("enqueue", system.client.enqueue)):
             started = time.perf_counter_ns()
             for _ in repeat(None, events):
@@ -103,15 +103,15 @@ def delivery(
     gzip: bool = False,
     ready: bool = False,
 ) -> Figures:
-    """Events a second from the first one to the last response, and the process's CPU time for each.
+    """Events per second from the first event to the last response, and the process's CPU time per event.
 
-    With `ready` (ours alone) the logs are built beforehand. Every event is accepted, or this fails.
+    With `ready` (only for ours), the logs are built beforehand. Fails unless every event is accepted.
     """
     _warm_up(name, url)
     system = _set_up(name, url, settings, events=events, gzip=gzip)
     cpu, started = time.process_time(), time.perf_counter()
     if ready:
-        system.emit_ready(events)  # type: ignore[attr-defined] # of ours alone
+        system.emit_ready(events)  # type: ignore[attr-defined] # only ours has it
     else:
         for _ in repeat(None, events):
             system.emit()
@@ -125,7 +125,7 @@ def delivery(
 def wire(
     name: str, *, url: str, events: int, settings: Settings | None = None, gzip: bool = False
 ) -> Figures:
-    """Sends events that all differ; the null server counts their bytes."""
+    """Send events that all differ; the null server counts their bytes."""
     system = _set_up(name, url, settings, events=events, gzip=gzip)
     for facts in some_facts(events):
         system.emit_facts(facts)
@@ -136,7 +136,7 @@ def wire(
 
 
 def memory(name: str, *, events: int) -> Figures:
-    """Bytes that a queued event takes, by tracemalloc."""
+    """Bytes per queued event, by tracemalloc."""
     system = _set_up(name, NOWHERE, None, events=events, idle=True)
     system.emit()
     gc.collect()
@@ -150,7 +150,7 @@ def memory(name: str, *, events: int) -> Figures:
 
 
 def connections(name: str, *, url: str, events: int, counts: Sequence[int]) -> dict[str, dict[str, float]]:
-    """Many connections to one host, each with a lease and a session of its own: time an event, and threads."""
+    """Time per event and threads with many connections to one host, each with its own lease and session."""
     from systems.ours import Ours, make_config, make_session, whole_statement
 
     from adbc_telemetry import TelemetryClientManager
@@ -180,7 +180,7 @@ def connections(name: str, *, url: str, events: int, counts: Sequence[int]) -> d
 def threads(
     name: str, *, url: str, events: int, counts: Sequence[int], settings: Settings | None = None
 ) -> dict[str, dict[str, float]]:
-    """Statements from several threads at once: events a second, to the last enqueue and to the last response."""
+    """Events per second of several producing threads, to the last enqueue and to the last response."""
     figures: dict[str, dict[str, float]] = {"enqueued": {}, "delivered": {}}
     _warm_up(name, url)
     for count in counts:
@@ -209,7 +209,7 @@ def threads(
 
 
 def stages(name: str, *, url: str, events: int) -> Figures:
-    """Where our time goes, in nanoseconds an event: the caller's thread, then the sender's CPU."""
+    """Nanoseconds per event in each stage of ours: the caller's thread, then the sender's CPU."""
     from systems.ours import EXAMPLE, Ours, make_config, make_log, make_session, make_statement, record_facts
 
     from adbc_telemetry import (
@@ -259,7 +259,7 @@ def stages(name: str, *, url: str, events: int) -> Figures:
             url, make_config(Ours.BEST, events=len(logs), idle=False, gzip=gzip)
         )
         size = Ours.BEST["batch_size"]
-        exporter.export(logs[:size])  # imports, and the connection
+        exporter.export(logs[:size])  # makes the imports and the connection
         best = float("inf")
         for _ in range(3):
             cpu = time.process_time_ns()
@@ -272,7 +272,7 @@ def stages(name: str, *, url: str, events: int) -> Figures:
 
 
 def yardsticks(name: str, *, url: str, events: int) -> Figures:
-    """For the tests: our costs beside those of things that every Python has, so that they compare anywhere."""
+    """For the tests: our costs beside those of plain Python, so that the ratios hold on any machine."""
     import uuid
 
     import msgspec
@@ -289,9 +289,9 @@ def yardsticks(name: str, *, url: str, events: int) -> Figures:
         "enqueue": (partial(system.client.enqueue, log), []),
         "statement": (system.emit, []),
     }
-    for _ in range(7):  # in turn, and the least of each: what else the machine does only ever adds
+    for _ in range(7):  # alternately, and the least of each: the machine's other work only adds time
         for call, times in timed.values():
-            # CPU time, as of the delivery below: on a busy machine a yardstick of wall time would grow alone.
+            # CPU time, as for the delivery below: on a busy machine, wall time would inflate the yardstick alone.
             times.append(_nanoseconds_each(call, events, time.thread_time_ns))
     figures = {key: min(times) for key, (_, times) in timed.items()}
     system.finish()
@@ -327,7 +327,7 @@ def main() -> None:
     measurement, name, *rest = sys.argv[1:]
     figures = MEASUREMENTS[measurement](name, **(json.loads(rest[0]) if rest else {}))
     print(json.dumps(figures), flush=True)
-    # Whatever is still queued was not to be sent: no system gets to send it at exit.
+    # Skip the exit handlers: they would send the events that are still queued.
     os._exit(0)
 
 

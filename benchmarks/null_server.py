@@ -1,10 +1,10 @@
-"""The endpoint that every system delivers to: it takes everything, looks at nothing, and answers at once.
+"""The endpoint that every system delivers to: it accepts everything unread and answers at once.
 
     python benchmarks/null_server.py [--keep FOLDER]
 
-A process of its own, and as cheap as can be: on two cores it must not be what is measured. One thread, bare
-sockets; of a request only its Content-Length is read. Prints its port, and ends when its standard input does.
-`GET /counts` tells what has come in so far. With `--keep`, each body is written to a file, to be counted later.
+It is a separate process and as cheap as possible, so that the benchmark does not measure it on two cores: one thread,
+bare sockets, and no parsing beyond Content-Length. It prints its port, and ends at the end of its standard input.
+`GET /counts` returns the totals so far. With `--keep`, it writes each body to a file, to be counted later.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from typing import Final
 
 _LENGTH: Final = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _PIECE: Final = 1 << 20
-# On TCP, Linux throws the bytes away without copying them; elsewhere they are copied, and that is all.
+# On TCP, Linux discards the bytes without copying them; other systems copy them first.
 _DISCARD: Final = socket.MSG_TRUNC if sys.platform == "linux" else 0
 
-# As many as there may be: a client takes the number that it has sent.
+# A count above every batch size: a client caps it at the number of events that it sent.
 _ACCEPTED: Final = b'{"errors":[],"numSuccess":0,"numProtoSuccess":1000000000,"numRealtimeSuccess":0}'
 
 
@@ -37,7 +37,7 @@ _OTLP_ANSWER: Final = _answer(b"application/x-protobuf", b"")
 
 
 class _Connection:
-    """A client's connection: between requests, or `left` bytes away from the end of one."""
+    """A client's connection: between requests, or with `left` bytes of a request to come."""
 
     __slots__ = ("answer", "body", "head", "left", "socket")
 
@@ -50,7 +50,7 @@ class _Connection:
 
 
 class NullServer:
-    """See above. Counts heads and bodies in bytes, as they were on the wire."""
+    """See above. Counts heads and bodies in bytes as on the wire."""
 
     def __init__(self, keep: Path | None) -> None:
         self._keep = keep
@@ -77,7 +77,7 @@ class NullServer:
                     return
 
     def _read(self, connection: _Connection) -> bool:
-        """What is there now; False when the client has gone."""
+        """Read what has arrived; False when the client has closed the connection."""
         try:
             if connection.left:
                 count = min(connection.left, _PIECE)

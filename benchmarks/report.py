@@ -1,6 +1,6 @@
-"""What a run's samples say: the claims, and the tables of the console and of `docs/performance.md`.
+"""The claims and the tables of a run, for the console and for `docs/performance.md`.
 
-Everything here is computed from the JSON of a run and from nothing else.
+Everything here is computed from a run's JSON only.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ IN_USE: Final = ", client and exporter too"
 
 @dataclass(frozen=True)
 class Figure:
-    """A row of absolute figures, of this machine at that moment."""
+    """A row of absolute figures, which hold for one machine at one moment."""
 
     key: str
     what: str
@@ -31,11 +31,11 @@ class Figure:
 
 
 FIGURES: Final = (
-    Figure("caller", "caller's time for a statement", "µs", 2),
+    Figure("caller", "caller's time per statement", "µs", 2),
     Figure("caller at once", "the same, without what the caller's thread serialises later", "µs", 2),
     Figure("events_per_s", "delivered, from the first event to the last response", "events/s", 0),
-    Figure("cpu_us", "CPU time of the process for an event delivered", "µs", 2),
-    Figure("wire", "on the wire for an event", "bytes", 0),
+    Figure("cpu_us", "CPU time of the process per delivered event", "µs", 2),
+    Figure("wire", "on the wire per event", "bytes", 0),
     Figure("import", "import", "ms", 1),
     Figure("memory", "a queued event in memory", "bytes", 0),
 )
@@ -43,7 +43,7 @@ FIGURES: Final = (
 
 @dataclass(frozen=True)
 class Spread:
-    """The rounds of one figure."""
+    """One figure's values over the rounds."""
 
     median: float
     least: float
@@ -60,7 +60,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Claim:
-    """A ratio, computed within each round; `limit` is the least it may be, or the most where `at_most` is set."""
+    """A ratio within each round; `limit` is its lower bound, or its upper bound with `at_most`."""
 
     what: str
     target: str
@@ -70,13 +70,13 @@ class Claim:
     places: int = 1
 
     def is_met(self, samples: Samples) -> bool:
-        # As it is printed: 19.98 is 20.0.
+        # Compare the printed value: 19.98 counts as 20.0.
         median = round(statistics.median(self.ratios(samples)), self.places)
         return median <= self.limit if self.at_most else median >= self.limit
 
 
 def _rounds(samples: Samples, figure: str, of: Sequence[str], against: Sequence[str]) -> list[float]:
-    """`of` / `against`, round by round; of several systems the least of the round counts."""
+    """`of` / `against` in each round; of several systems, the least value counts."""
 
     def least(names: Sequence[str]) -> list[float]:
         return [min(values) for values in zip(*(samples[figure][name] for name in names), strict=True)]
@@ -93,7 +93,7 @@ def _best_peer_rate(samples: Samples) -> list[float]:
 
 
 def _across(samples: Samples, figure: str) -> list[dict[str, float]]:
-    """The rounds of a figure that was measured at several counts: by count."""
+    """A figure that was measured at several counts: per round, its values by count."""
     counts = samples[figure]
     return [dict(zip(counts, values, strict=True)) for values in zip(*counts.values(), strict=True)]
 
@@ -112,7 +112,7 @@ def _fall(samples: Samples) -> list[float]:
 
 CLAIMS: Final = (
     Claim(
-        f"caller's time for a whole statement, against `{CONNECTOR}`",
+        f"caller's time per statement, against `{CONNECTOR}`",
         "20 times less",
         20,
         lambda samples: _rounds(samples, "caller", [CONNECTOR], [OURS]),
@@ -124,21 +124,21 @@ CLAIMS: Final = (
         lambda samples: _rounds(samples, "caller", [OPENTELEMETRY], [OURS]),
     ),
     Claim(
-        "`enqueue` of a log already built, against a bare `deque.append`",
+        "`enqueue` of a ready log, against a bare `deque.append`",
         "within 8 times",
         8,
         lambda samples: _rounds(samples, "enqueue", ["enqueue"], ["append"]),
         at_most=True,
     ),
-    Claim("events a second, against the better peer", "10 times more", 10, _best_peer_rate),
+    Claim("events per second, against the better peer", "10 times more", 10, _best_peer_rate),
     Claim(
-        "process CPU time an event, the same run, against the better peer",
+        "process CPU time per event in the same run, against the better peer",
         "10 times less",
         10,
         lambda samples: _rounds(samples, "cpu_us", [CONNECTOR, OPENTELEMETRY], [OURS]),
     ),
     Claim(
-        f"bytes on the wire an event, with gzip, against `{CONNECTOR}`",
+        f"bytes on the wire per event, with gzip, against `{CONNECTOR}`",
         "20 times less",
         20,
         lambda samples: _rounds(samples, "wire", [CONNECTOR], [OURS + GZIP]),
@@ -160,7 +160,7 @@ CLAIMS: Final = (
         places=2,
     ),
     Claim(
-        "caller's time with up to 1,000 connections, against one (the most that any count takes)",
+        "caller's time with up to 1,000 connections, against one (the slowest count)",
         "flat: within 1.25 times",
         1.25,
         _rise,
@@ -168,11 +168,16 @@ CLAIMS: Final = (
         places=2,
     ),
     Claim(
-        "threads more with 1,000 connections than with one", "none", 0, _more_threads, at_most=True, places=0
+        "additional threads with 1,000 connections, against one",
+        "none",
+        0,
+        _more_threads,
+        at_most=True,
+        places=0,
     ),
     Claim(
-        "events a second with 2 to 16 producing threads, against one (the least that any count gets)",
-        "does not fall: 0.9 at least, for the noise",
+        "events per second with 2 to 16 producing threads, against one (the slowest count)",
+        "does not fall: at least 0.9, because of noise",
         0.9,
         _fall,
         places=2,
@@ -185,12 +190,12 @@ def has_peers(run: Run) -> bool:
 
 
 def missed(run: Run) -> list[str]:
-    """The claims that this run does not show."""
+    """The claims that this run does not meet."""
     return [claim.what for claim in CLAIMS if not claim.is_met(run["samples"])]
 
 
 def tables(run: Run) -> str:
-    """All of a run, in Markdown."""
+    """All tables of a run, in Markdown."""
     parts = [_about(run)]
     if has_peers(run):
         parts.append(_claims(run["samples"]))
@@ -199,7 +204,7 @@ def tables(run: Run) -> str:
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table whose first column is left-aligned, the others right; padded, so that a console shows it well."""
+    """A padded table, readable on a console; the first column is left-aligned, the others right-aligned."""
     widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
 
     def line(row: Sequence[str]) -> str:
@@ -216,7 +221,7 @@ def _about(run: Run) -> str:
     systems = ", ".join(f"{name} {version}" for name, version in versions.items())
     return (
         f"{machine['python']} on {machine['system']}, {machine['cores']} cores; {systems}.\n"
-        f"Medians of {run['rounds']} rounds, with the least and the most. "
+        f"Medians of {run['rounds']} rounds, with minimum and maximum. "
         f"The null server was busy for {run['null_server_busy']:.1%} of the time."
     )
 
@@ -238,13 +243,13 @@ def _figures(run: Run) -> str:
         rows.append(
             (f"`{name}`: {OURS}" if name == "enqueue" else "`deque.append`", "ns", Spread.of(values).text(1))
         )
-    return _table(("absolute, of that machine at that moment", "unit", "measured"), rows)
+    return _table(("absolute figures of that machine at that moment", "unit", "measured"), rows)
 
 
 def _counts(samples: Samples) -> str:
     rows = []
     for key, what, unit, places in (
-        ("connections caller", "caller's time for a statement, connections", "µs", 2),
+        ("connections caller", "caller's time per statement, connections", "µs", 2),
         ("connections threads", "threads, connections", "", 0),
         ("threads delivered", "delivered, producing threads", "events/s", 0),
         ("threads enqueued", "enqueued, producing threads", "events/s", 0),
@@ -256,11 +261,11 @@ def _counts(samples: Samples) -> str:
 
 def _stages(samples: Samples) -> str:
     rows = [(name, Spread.of(values).text(0)) for name, values in samples["stages"].items()]
-    return _table(("where our time goes, an event", "ns"), rows)
+    return _table((f"time per event in {OURS}, by stage", "ns"), rows)
 
 
 def _settings(run: Run) -> str:
     rows = []
     for name, settings in run["settings"].items():
         rows.append((name, ", ".join(f"{key}={value}" for key, value in settings.items())))
-    return _table(("best settings of each, by a sweep in the same run", "settings"), rows)
+    return _table(("best settings of each system, by a sweep in the same run", "settings"), rows)

@@ -1,11 +1,11 @@
-"""What it costs, beside the peers, as ratios: run by `make bench`.
+"""The package's costs beside the peers', as ratios; `make bench` runs it.
 
     python benchmarks/run.py [--quick] [--check] [--json FILE] [--docs FOLDER] [--systems NAME ...]
 
-Our pipeline, the telemetry client of `databricks-sql-connector` and OpenTelemetry's batch log processor do the
-same work in one run and deliver it to the same null server, a process of its own. Each measurement is made in a
-fresh process; the rounds alternate the systems and begin with another each time. Times are of this machine at
-this moment; only ratios within a round are claimed: `report.py` has the claims.
+This pipeline, the telemetry client of `databricks-sql-connector` and OpenTelemetry's batch log processor do the same
+work in one run and deliver it to the same null server, a separate process. Each measurement has a fresh process. Each
+round measures all systems and begins with another one. Times depend on the machine and the moment, so the claims in
+`report.py` are ratios within a round.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ BEGIN, END = "<!-- figures: begin, by benchmarks/run.py -->", "<!-- figures: end
 
 @dataclass(frozen=True)
 class Size:
-    """How much is measured."""
+    """The amount of work per measurement."""
 
     rounds: int
     caller_events: int
@@ -61,9 +61,9 @@ class Size:
     thread_events: int
     imports: int
     other_events: int
-    """For what is not claimed."""
+    """For figures without a claim."""
     sweep_events: int
-    """0 where no sweep is made."""
+    """0: no sweep."""
 
 
 FULL: Final = Size(
@@ -91,7 +91,7 @@ QUICK: Final = Size(
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would turn one of the systems off, or send it by way of a proxy."""
+    """This process's environment without the variables that turn a system off or set a proxy."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -102,7 +102,7 @@ def _environment() -> dict[str, str]:
 
 
 def measure(measurement: str, system: str, **arguments: Any) -> Any:
-    """What `measure.py` has found out, in a process of its own."""
+    """Run `measure.py` in its own process; returns its figures."""
     done = subprocess.run(
         [sys.executable, str(HERE / "measure.py"), measurement, system, json.dumps(arguments)],
         capture_output=True,
@@ -134,14 +134,14 @@ def null_server(keep: Path | None = None) -> Iterator[str]:
 
 
 def count_of(url: str) -> dict[str, float]:
-    """What the null server has seen."""
+    """The null server's counts."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(f"{url}/counts", timeout=10) as answer:
         return json.load(answer)  # type: ignore[no-any-return]
 
 
 class Samples:
-    """The figures of all rounds: by figure, then by system or by count."""
+    """All rounds' values, by figure and then by system or count."""
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, list[float]]] = {}
@@ -155,7 +155,7 @@ class Samples:
 
 
 def sweep(systems: list[str], url: str, events: int) -> tuple[dict[str, Settings], list[dict[str, Any]]]:
-    """Each system's own best settings, by events delivered a second."""
+    """Each system's best settings, by events delivered per second."""
     best: dict[str, Settings] = {}
     tried: list[dict[str, Any]] = []
     for name in systems:
@@ -165,7 +165,7 @@ def sweep(systems: list[str], url: str, events: int) -> tuple[dict[str, Settings
             continue
         results: list[tuple[float, Settings]] = []
         for candidate in system.CANDIDATES:
-            many = 5 * events if name == OURS else events  # ours are over too soon otherwise
+            many = 5 * events if name == OURS else events  # otherwise ours ends too soon to measure
             figures = measure("delivery", name, url=url, events=many, settings=candidate)
             results.append((figures["events_per_s"], candidate))
             tried.append(
@@ -176,7 +176,7 @@ def sweep(systems: list[str], url: str, events: int) -> tuple[dict[str, Settings
 
 
 def rounds(systems: list[str], url: str, size: Size, best: Mapping[str, Settings], samples: Samples) -> None:
-    """All that has a clock: the systems take turns, and another one begins each round."""
+    """Measure times: the systems take turns, and each round begins with another system."""
     for number in range(size.rounds):
         turn = [systems[(number + index) % len(systems)] for index in range(len(systems))]
         _say(f"round {number + 1} of {size.rounds}")
@@ -229,12 +229,12 @@ def rounds(systems: list[str], url: str, size: Size, best: Mapping[str, Settings
 
 
 def _turned(counts: tuple[int, ...], number: int) -> list[int]:
-    """In another order each round: upwards, downwards."""
+    """The counts in ascending and descending order, by turns."""
     return list(counts if number % 2 == 0 else reversed(counts))
 
 
 def sizes(systems: list[str], size: Size, best: Mapping[str, Settings], samples: Samples) -> None:
-    """All that has no clock, and is the same each time: bytes on the wire, and in memory."""
+    """Measure sizes, which do not vary: bytes on the wire and in memory."""
     _say("bytes")
     for name in systems:
         for gzip in (False, True) if name != CONNECTOR else (False,):
@@ -244,7 +244,7 @@ def sizes(systems: list[str], size: Size, best: Mapping[str, Settings], samples:
                 bodies = [path.read_bytes() for path in Path(folder).iterdir()]
             arrived = sum(_events_in(name, gzip_module.decompress(body) if gzip else body) for body in bodies)
             if arrived != size.wire_events:
-                raise SystemExit(f"{name} has sent {arrived} events of {size.wire_events}")
+                raise SystemExit(f"{name} sent {arrived} of {size.wire_events} events")
             total = seen["head_bytes"] + seen["body_bytes"]
             samples.add("wire", name + (GZIP if gzip else ""), total / size.wire_events)
         samples.add("memory", name, measure("memory", name, events=size.queued_events)["memory"])
@@ -262,12 +262,12 @@ def _events_in(system: str, body: bytes) -> int:
 
 
 def imports(systems: list[str], count: int, samples: Samples) -> None:
-    """The time of a fresh interpreter that imports, less that of one that does not: in turn."""
+    """Measure a fresh interpreter's time with the import, less that without it, alternately."""
     _say("imports")
     codes = {name: code for name, code in IMPORTS.items() if name.partition(",")[0] in systems}
     codes = {"": "pass", **codes}
     times: dict[str, list[float]] = {name: [] for name in codes}
-    for number in range(-1, count):  # the first one writes the bytecode, and does not count
+    for number in range(-1, count):  # the first one writes the bytecode and does not count
         for name, code in codes.items():
             started = time.perf_counter()
             subprocess.run([sys.executable, "-c", code], check=True, env=_environment())
@@ -280,7 +280,7 @@ def imports(systems: list[str], count: int, samples: Samples) -> None:
 
 
 def about(systems: list[str]) -> dict[str, Any]:
-    """What is worth knowing of the machine and the systems."""
+    """The machine, and the versions of the systems."""
     python = f"{platform.python_implementation()} {platform.python_version()}"
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     return {
@@ -294,12 +294,12 @@ def about(systems: list[str]) -> dict[str, Any]:
 
 
 def _significant(value: float) -> float:
-    """Five digits: more would be noise."""
+    """The value in five digits; more would be noise."""
     return float(f"{value:.5g}")
 
 
 def write_docs(run: Mapping[str, Any], folder: Path) -> None:
-    """`performance.json`, the picture, and the tables between the markers of `performance.md`."""
+    """Write `performance.json`, the chart, and the tables between the markers in `performance.md`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "performance.json").write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8")
     chart.draw(run, folder / "performance.svg")
@@ -316,13 +316,15 @@ def _say(what: str) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--quick", action="store_true", help="one short round without a sweep: does it run?")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short round without a sweep, as a smoke test"
+    )
     parser.add_argument("--rounds", type=int, help="how many rounds (five)")
     parser.add_argument("--check", action="store_true", help="exit with 1 when a ratio is missed")
     parser.add_argument("--json", type=Path, help="write the run to this file")
-    parser.add_argument("--docs", type=Path, help="write the run, its tables and its picture to this folder")
+    parser.add_argument("--docs", type=Path, help="write the run, its tables and its chart to this folder")
     parser.add_argument(
-        "--systems", nargs="+", choices=ALL, default=list(ALL), help="with us alone, no claims"
+        "--systems", nargs="+", choices=ALL, default=list(ALL), help="without the peers, there are no claims"
     )
     arguments = parser.parse_args()
 

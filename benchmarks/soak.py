@@ -1,29 +1,27 @@
-"""Hours of a bad day in minutes: many connections, several hosts that fail at random, and accounts that close.
+"""The soak: many connections, several hosts that fail at random, and checks of every account and of the costs.
 
     python benchmarks/soak.py [--seed N] [--seconds S] [--json FILE]
 
-The seed decides what is done and in which order, not how the threads interleave. All along and at the end:
+The seed decides the actions and their order, not how the threads interleave. During the run and at its end, it checks:
 
-    accounts      every event of every client is accounted for, and was enqueued by us
-    delivery      what a client counts as delivered was accepted, once; what was accepted for sure is counted
+    accounts      each client accounts for every event that the soak enqueued
+    delivery      each event counted as delivered was accepted once, and each certainly accepted event is counted
     memory        the last third of the run takes no more than the first
-    threads       never more than eight of ours; none at the end
+    threads       the library never has more than eight, and none at the end
     descriptors   as many at the end as at the start
 
-Exits with 1 and says which of these does not hold.
+It exits with 1 and names the checks that failed.
 """
 
 from __future__ import annotations
 
 import argparse
 import atexit
-import itertools
 import json
 import os
 import random
 import select
 import signal
-import subprocess
 import sys
 import threading
 import time
@@ -32,11 +30,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from soak_samples import Samples, Violations
+from soak_checks import ENDS, Life, Lives, Samples, Servers, Violations
 from soak_server import FAULTS
 
 from adbc_telemetry import (
@@ -46,22 +43,8 @@ from adbc_telemetry import (
     TelemetryClientManager,
     TelemetryConfiguration,
 )
-from adbc_telemetry.schema import (
-    FrontendLogEntry,
-    OssSqlDriverTelemetryLog,
-    TelemetryFrontendLog,
-)
 
 CHECK_SECONDS: Final = 3.0
-ENDS: Final = (
-    "delivered",
-    "rejected",
-    "failed",
-    "dropped_queue_full",
-    "dropped_circuit_open",
-    "dropped_closed",
-    "spooled",
-)
 
 
 @dataclass(frozen=True)
@@ -70,11 +53,11 @@ class Options:
     seconds: float
     hosts: int
     producers: int
-    rate: float  # events a second of each producer
+    rate: float  # events per second and producer
 
 
 def configuration(host: int, options: Options) -> TelemetryConfiguration:
-    """Everything much sooner than by default, and each host a little otherwise."""
+    """Much shorter times than the defaults, and different settings per host."""
     settings: dict[str, Any] = {
         "enabled": True,
         "batch_size": 20,
@@ -93,129 +76,8 @@ def configuration(host: int, options: Options) -> TelemetryConfiguration:
     return TelemetryConfiguration(**settings)
 
 
-class Servers:
-    """The process of `soak_server.py`. Orders are given by any thread, one at a time."""
-
-    def __init__(self, options: Options) -> None:
-        script = Path(__file__).with_name("soak_server.py")
-        command = [sys.executable, str(script), "--hosts", str(options.hosts), "--seed", str(options.seed)]
-        self._process = subprocess.Popen(
-            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-        )
-        self._lock = threading.Lock()
-        self.urls = [f"http://127.0.0.1:{port}" for port in self._read()]
-
-    def order(self, do: str, **what: Any) -> Any:
-        with self._lock:
-            assert self._process.stdin is not None
-            self._process.stdin.write(json.dumps({"do": do, **what}) + "\n")
-            return self._read()
-
-    def _read(self) -> Any:
-        assert self._process.stdout is not None
-        return json.loads(self._process.stdout.readline())
-
-    def close(self) -> None:
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.wait(10)
-        self._process.stdout.close()
-
-
-class Life:
-    """One client's life: what we have given to it, and who of us still uses it."""
-
-    def __init__(self, key: str, host: int, client: TelemetryClient) -> None:
-        self.key = key
-        self.host = host
-        self.client = client
-        self.users = 0
-        self._numbers = itertools.count()
-        self._lock = threading.Lock()
-        self.sent = 0
-
-    def enqueue(self) -> None:
-        with self._lock:  # so that `sent` is exact while no producer is calling
-            number = next(self._numbers)
-            self.sent += 1
-        # A kilobyte of its own each, so that it shows when they are kept.
-        sql = OssSqlDriverTelemetryLog(sql_statement_id=f"{number}".ljust(1000), operation_latency_ms=number)
-        log = TelemetryFrontendLog(
-            frontend_log_event_id=f"{self.key}:{number}", entry=FrontendLogEntry(sql_driver_log=sql)
-        )
-        self.client.enqueue(log)
-
-
-class Lives:
-    """The clients that are there, and the totals of those that are over."""
-
-    def __init__(self, servers: Servers, violations: Violations) -> None:
-        self._servers = servers
-        self._violations = violations
-        self._lock = threading.Lock()  # guards the rest
-        self._lives: dict[TelemetryClient, Life] = {}
-        self._keys = itertools.count()
-        self.totals: Counter[str] = Counter()
-
-    def begin(self, client: TelemetryClient, host: int) -> Life:
-        """One user more of `client`."""
-        with self._lock:
-            life = self._lives.get(client)
-            if life is None:
-                life = self._lives[client] = Life(f"client-{next(self._keys)}", host, client)
-            life.users += 1
-            return life
-
-    def end(self, life: Life) -> None:
-        """One user less; after the last, if the client is closed, its account is settled."""
-        with self._lock:
-            life.users -= 1
-            over = life.users == 0 and not life.client.is_open
-            if over:
-                del self._lives[life.client]
-        if over:
-            self.settle(life.key, life.host, life.sent, life.client.stats())
-
-    @contextmanager
-    def using(self, client: TelemetryClient, host: int) -> Iterator[Life]:
-        """The life of `client`, while it is used."""
-        life = self.begin(client, host)
-        try:
-            yield life
-        finally:
-            self.end(life)
-
-    def settle(self, key: str, host: int, sent: int, stats: ClientStats) -> None:
-        expect = self._violations.expect
-        expect(stats.closes, f"the account of {key} does not close: {stats}")
-        expect(stats.enqueued == sent, f"{key} counts {stats.enqueued} enqueued, we {sent}")
-        expect(not stats.queued and not stats.in_flight, f"{key} is closed and has events left: {stats}")
-        sure, perhaps = self._servers.order(
-            "settle", key=key, host=host, sent=sent, delivered=stats.delivered
-        )
-        with self._lock:
-            self.totals.update({name: getattr(stats, name) for name in ("enqueued", *ENDS)})
-            self.totals.update(sent=sent, sure=sure, accepted=perhaps, clients=1)
-
-    def check(self) -> None:
-        """While no producer calls: every account closes, the senders at work or not."""
-        with self._lock:
-            lives = list(self._lives.values())
-        for life in lives:
-            stats = life.client.stats()
-            self._violations.expect(stats.closes, f"the account of {life.key} does not close: {stats}")
-            self._violations.expect(
-                stats.enqueued == life.sent, f"{life.key} counts {stats.enqueued} enqueued, we {life.sent}"
-            )
-
-    def left(self) -> list[str]:
-        with self._lock:
-            return sorted(life.key for life in self._lives.values())
-
-
 class LongLived:
-    """A client of a host that stays; from time to time the client is closed and made anew."""
+    """A host's long-lived client, which `reopen` closes and replaces."""
 
     def __init__(self, host: int, servers: Servers, lives: Lives, options: Options) -> None:
         self.host = host
@@ -226,7 +88,7 @@ class LongLived:
         self._life = self._open()
 
     def _open(self) -> Life:
-        """A new client, and a use of it that is ours, so that it is settled after its close and not before."""
+        """Make a client and count this object as a user, so that its account is checked only after its close."""
         return self._lives.begin(TelemetryClient(self._url, self._config), self.host)
 
     @contextmanager
@@ -239,7 +101,7 @@ class LongLived:
             self._lives.end(life)
 
     def reopen(self, timeout: float | None) -> None:
-        """The new one first: a program that reloads its settings does it in this order."""
+        """Make the new client before closing the old one, as a program does that reloads its settings."""
         with self._lock:
             old, self._life = self._life, self._open()
         old.client.close(timeout)
@@ -251,7 +113,7 @@ class LongLived:
 
 
 class Gate:
-    """Stops the producers between two calls, so that an account can be read while no producer is calling."""
+    """Stops the producers between two calls, so that accounts can be read while no producer calls."""
 
     def __init__(self) -> None:
         self._condition = threading.Condition()
@@ -285,7 +147,7 @@ class Gate:
 
 @dataclass
 class Soak:
-    """All that the threads of this script share."""
+    """The state that the threads of this script share."""
 
     options: Options
     servers: Servers
@@ -297,7 +159,7 @@ class Soak:
     done: Counter[str] = field(default_factory=Counter)
 
 
-# What the program that is being observed does.
+# The observed program.
 
 
 def produce(soak: Soak, index: int) -> None:
@@ -307,13 +169,13 @@ def produce(soak: Soak, index: int) -> None:
             with soak.gate.inside():
                 count = use_lease(soak, rng) if rng.random() < 0.6 else use_long_lived(soak, rng)
         except Exception as error:  # noqa: BLE001 - promise 1: none of this may raise
-            soak.violations.expect(False, f"a producer was told {type(error).__name__}: {error}")
+            soak.violations.expect(False, f"a producer got {type(error).__name__}: {error}")
             return
         soak.stop.wait(rng.uniform(0.5, 1.5) * count / soak.options.rate)
 
 
 def use_lease(soak: Soak, rng: random.Random) -> int:
-    """A connection's life: a lease, some statements, perhaps another connection in the middle."""
+    """Acquire a lease, send some statements, perhaps use another lease meanwhile, and release it."""
     host = rng.randrange(soak.options.hosts // 2)
     url = rng.choice([str.lower, str.upper, str.title])(soak.servers.urls[host])
     lease = TelemetryClientManager.get_instance().acquire(
@@ -351,12 +213,12 @@ def use_long_lived(soak: Soak, rng: random.Random) -> int:
     return count
 
 
-# What happens to it.
+# Faults and other disturbances.
 
 
-def torment(soak: Soak, samples: Samples) -> None:
-    """Until the time is over: faults that come and go, reopened clients, forks, and a look at everything."""
-    rng = random.Random(f"{soak.options.seed} torment")
+def disturb(soak: Soak, samples: Samples) -> None:
+    """Change faults, flush and reopen clients, fork and check the accounts, until the time is over."""
+    rng = random.Random(f"{soak.options.seed} disturb")
     ends = time.monotonic() + soak.options.seconds
     next_check = time.monotonic() + CHECK_SECONDS
     events: list[tuple[int, Callable[[Soak, random.Random], None]]] = [
@@ -396,32 +258,30 @@ def reopen_one(soak: Soak, rng: random.Random) -> None:
 
 
 def fork_one(soak: Soak, rng: random.Random) -> None:
-    """A child that sends a little by a client of its own and by one that it inherits, and exits."""
+    """Fork a child that sends events by a new client and by an inherited one, and exits."""
     soak.done["children"] += 1
     name, by_itself = f"child-{soak.done['children']}", rng.random() < 0.5
     with rng.choice(soak.long_lived).using() as inherited:
         url = soak.servers.urls[inherited.host]
-        ours, theirs = os.pipe()
+        reading, writing = os.pipe()
         pid = os.fork()
         if pid == 0:
-            behave_as_child(theirs, name, inherited, url, by_itself, soak.options)
-        os.close(theirs)
-        report = read_report(ours, 20)
-        os.close(ours)
+            run_child(writing, name, inherited, url, by_itself, soak.options)
+        os.close(writing)
+        report = read_report(reading, 20)
+        os.close(reading)
         if report is None:
             os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
     if report is None or "error" in report:
-        soak.violations.expect(False, f"{name} has failed: {report and report['error']}")
+        soak.violations.expect(False, f"{name} failed: {report and report['error']}")
         return
     for key, account in report.items():
-        soak.lives.settle(key, inherited.host, account["sent"], ClientStats(**account["stats"]))
+        soak.lives.compare(key, inherited.host, account["sent"], ClientStats(**account["stats"]))
 
 
-def behave_as_child(
-    told: int, name: str, inherited: Life, url: str, by_itself: bool, options: Options
-) -> None:
-    """Never returns. Whatever other threads of the parent held when they were forked away is left alone."""
+def run_child(told: int, name: str, inherited: Life, url: str, by_itself: bool, options: Options) -> None:
+    """Send, write a report to `told`, and end the process. Takes no lock that another thread held at the fork."""
     report: dict[str, Any] = {}
     try:
         clients = {
@@ -433,7 +293,7 @@ def behave_as_child(
             for _ in range(5):
                 life.enqueue()
         if by_itself:
-            atexit._run_exitfuncs()  # what an exit does; this process's real one would be the soak's
+            atexit._run_exitfuncs()  # as an exit does; the real exit of this process would run the soak's handlers, too
         else:
             for life in lives:
                 life.client.flush(0.5)
@@ -441,7 +301,7 @@ def behave_as_child(
         for life in lives:
             stats = life.client.stats()
             report[life.key] = {"sent": life.sent, "stats": msgspec.to_builtins(stats)}
-    except BaseException as error:  # noqa: BLE001 - told to the parent
+    except BaseException as error:  # noqa: BLE001 - the parent reports it
         report = {"error": f"{type(error).__name__}: {error}"}
     finally:
         os.write(told, json.dumps(report).encode() + b"\n")
@@ -449,7 +309,7 @@ def behave_as_child(
 
 
 def read_report(descriptor: int, seconds: float) -> dict[str, Any] | None:
-    """What a child has to say, or None when it does not in time."""
+    """A child's report, or None when it does not arrive in time."""
     text, ends = b"", time.monotonic() + seconds
     while not text.endswith(b"\n"):
         if not select.select([descriptor], [], [], max(0.0, ends - time.monotonic()))[0]:
@@ -462,13 +322,13 @@ def read_report(descriptor: int, seconds: float) -> dict[str, Any] | None:
     return report
 
 
-# What it costs.
+# The run and its report.
 
 
 def run(options: Options) -> dict[str, Any]:
-    """Everything; the figures, among them what was violated."""
+    """Run the soak; returns the figures, including the violations."""
     violations = Violations()
-    servers = Servers(options)
+    servers = Servers(options.hosts, options.seed)
     samples = Samples()
     lives = Lives(servers, violations)
     hosts = range(options.hosts // 2, options.hosts)
@@ -482,7 +342,7 @@ def run(options: Options) -> dict[str, Any]:
     for thread in producers:
         thread.start()
     try:
-        torment(soak, samples)
+        disturb(soak, samples)
     finally:
         soak.stop.set()
         for thread in producers:
@@ -495,7 +355,7 @@ def run(options: Options) -> dict[str, Any]:
     expect(not lives.left(), f"clients that were never closed: {lives.left()}")
     del client
     soak.long_lived.clear()
-    for url in servers.urls:  # those of clients without a manager stay
+    for url in servers.urls:  # the breakers of clients without a manager stay until then
         CircuitBreakerManager.get_instance().remove_circuit_breaker(url)
     costs = samples.check(violations)
     book = servers.order("book")
@@ -517,7 +377,7 @@ def print_report(figures: dict[str, Any]) -> None:
     print(f"soak: seed {options['seed']}, {options['seconds']:g} s, {options['hosts']} hosts")
     counts = [f"{events[name]:,} {name}" for name in ENDS if events[name]]
     print(f"  events       {events['enqueued']:,} enqueued = {' + '.join(counts)}")
-    print(f"  accepted     {events['sure']:,} for sure, {events['accepted']:,} perhaps")
+    print(f"  accepted     {events['sure']:,} certainly, {events['accepted']:,} possibly")
     print(f"  requests     {', '.join(f'{count:,} {name}' for name, count in figures['requests'].items())}")
     done = [f"{count:,} {name}" for name, count in sorted(figures["done"].items())]
     print(f"  done         {events['clients']:,} clients, {', '.join(done)}")
@@ -526,10 +386,10 @@ def print_report(figures: dict[str, Any]) -> None:
         f"{costs['memory_last_mib']} MiB in the last"
     )
     print(
-        f"  threads      {costs['our_threads_most']} of ours at the most, {costs['our_threads_end']} at the end"
+        f"  threads      {costs['our_threads_most']} of the library at the peak, {costs['our_threads_end']} at the end"
     )
     print(
-        f"  descriptors  {costs['descriptors_start']} at the start, {costs['descriptors_most']} at the most, "
+        f"  descriptors  {costs['descriptors_start']} at the start, {costs['descriptors_most']} at the peak, "
         f"{costs['descriptors_end']} at the end"
     )
     for violation in figures["violations"]:
@@ -543,7 +403,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=600)
     parser.add_argument("--hosts", type=int, default=6)
     parser.add_argument("--producers", type=int, default=4)
-    parser.add_argument("--rate", type=float, default=300, help="events a second of each producer")
+    parser.add_argument("--rate", type=float, default=300, help="events per second and producer")
     parser.add_argument("--json", help="write the figures to this file")
     arguments = parser.parse_args()
     options = Options(arguments.seed, arguments.seconds, arguments.hosts, arguments.producers, arguments.rate)

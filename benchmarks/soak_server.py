@@ -1,11 +1,11 @@
-"""The other side of `soak.py`: endpoints that fail when they are told to, and the book of what they have accepted.
+"""The server side of `soak.py`: endpoints that fail on order, and the books of the events that they accepted.
 
-A process of its own, so that memory, threads and descriptors of the client's process are those of the client
-alone, and so that the book may grow. Speaks lines of JSON over its standard input and output.
+It is a separate process, so that only the client counts in the memory, threads and descriptors of the client's process,
+and so that the books can grow. It speaks lines of JSON over standard input and output.
 
-An event's id is `key:number`, where the key is that of one client's life. An event is accepted for sure when the
-answer that said so has certainly been read (another request came on the same connection), and perhaps where
-it is unknown. What the client counts as delivered has to lie between.
+An event's id is `key:number`; the key names one client. An event is certainly accepted when the client has certainly
+read the answer: its next request arrived on the same connection. Otherwise it is possibly accepted. The client's count
+of delivered events must lie between the two.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _LINGER: Final = struct.pack("ii", 1, 0)  # close with a reset
 
 @dataclass
 class Book:
-    """Of one client's life."""
+    """The events of one client."""
 
     host: int
     perhaps: set[int] = field(default_factory=set)
@@ -38,13 +38,13 @@ class Book:
 
 
 class Books:
-    """What all endpoints have accepted."""
+    """The events that all endpoints accepted."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._books: dict[str, Book] = {}
-        # A request that its client has given up on may be accepted after the client's end.
-        self._settled: dict[str, int] = {}
+        # An endpoint may accept an abandoned request after its client's end.
+        self._compared: dict[str, int] = {}
         self.violations: list[str] = []
         self.requests: Counter[str] = Counter()
 
@@ -55,13 +55,13 @@ class Books:
     def accept(self, host: int, ids: list[str]) -> None:
         with self._lock:
             for key, number in map(_parsed, ids):
-                if key in self._settled:
-                    if number >= self._settled[key]:
+                if key in self._compared:
+                    if number >= self._compared[key]:
                         self._violation(f"{key}:{number} was never sent")
                     continue
                 book = self._books.setdefault(key, Book(host))
                 if book.host != host:
-                    self._violation(f"{key} is of host {book.host} and came to host {host}")
+                    self._violation(f"{key} belongs to host {book.host} and arrived at host {host}")
                 book.perhaps.add(number)
 
     def confirm(self, ids: list[str]) -> None:
@@ -69,29 +69,29 @@ class Books:
             for key, number in map(_parsed, ids):
                 book = self._books.get(key)
                 if book is None:
-                    continue  # settled meanwhile
+                    continue  # compared in the meantime
                 if number in book.sure:
                     self._violation(f"{key}:{number} was delivered twice")
                 book.sure.add(number)
 
-    def batch_outcome(self, key: str, host: int, sent: int, delivered: int) -> tuple[int, int]:
-        """Compare a client's account with its book; returns how many were accepted for sure, and at the most."""
+    def compare(self, key: str, host: int, sent: int, delivered: int) -> tuple[int, int]:
+        """Compare a client's account with its book; returns how many events were certainly and possibly accepted."""
         with self._lock:
             book = self._books.pop(key, Book(host))
-            self._settled[key] = sent
+            self._compared[key] = sent
             sure, perhaps = len(book.sure), len(book.perhaps)
             if not sure <= delivered <= perhaps:
                 self._violation(
-                    f"{key} counts {delivered} delivered; accepted {sure} for sure, {perhaps} perhaps"
+                    f"{key} counts {delivered} delivered; certainly accepted {sure}, possibly {perhaps}"
                 )
             if book.perhaps and not 0 <= min(book.perhaps) <= max(book.perhaps) < sent:
-                self._violation(f"{key} has sent {sent} events; accepted was one that is none of them")
+                self._violation(f"{key} sent {sent} events, and another one was accepted")
             if book.host != host:
-                self._violation(f"{key} is of host {host} and came to host {book.host}")
+                self._violation(f"{key} belongs to host {host} and arrived at host {book.host}")
             return sure, perhaps
 
     def unknown(self) -> list[str]:
-        """Keys without an outcome."""
+        """Keys that were never compared."""
         with self._lock:
             return sorted(self._books)
 
@@ -106,7 +106,7 @@ def _parsed(event_id: str) -> tuple[str, int]:
 
 
 class Connection:
-    """One connection, and the answer on it that is not confirmed yet."""
+    """One connection, and its last answer, which is not confirmed yet."""
 
     def __init__(self, endpoint: Endpoint, sock: socket.socket) -> None:
         self.endpoint = endpoint
@@ -122,7 +122,7 @@ class Connection:
                 self._answered = []
                 fault = self.endpoint.fault
                 self.endpoint.books.request(fault)
-                if fault in ("reset", "refuse"):  # the latter, of a connection that it had accepted before
+                if fault in ("reset", "refuse"):  # "refuse" ends a connection that was accepted before
                     self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER)
                     return
                 ids = self._read_ids(headers)
@@ -157,19 +157,21 @@ class Connection:
         return True
 
     def accept(self, ids: list[str]) -> bool:
-        """Accept `ids`, and say so."""
+        """Accept `ids` and answer so."""
         self.endpoint.books.accept(self.endpoint.index, ids)
         self._answered = ids
         return self.answer(200, _acceptance(len(ids)))
 
     def swallow(self, ids: list[str]) -> bool:
-        """No answer, until the other side gives up."""
+        """Do not answer until the client gives up."""
         while self.sock.recv(65536):
             pass
         return False
 
     def trickle(self, ids: list[str]) -> bool:
-        self.endpoint.books.accept(self.endpoint.index, ids)  # the answer would say so, if it ever came
+        self.endpoint.books.accept(
+            self.endpoint.index, ids
+        )  # the answer says so, but never arrives completely
         self.sock.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
         while True:
             self.sock.sendall(b"x")
@@ -207,7 +209,7 @@ def _acceptance(count: int) -> bytes:
     return b'{"errors": [], "numSuccess": 0, "numProtoSuccess": %d, "numRealtimeSuccess": 0}' % count
 
 
-# What to do with a request; False where that ends the connection.
+# How to answer a request; False ends the connection.
 _FAULTS: Final[dict[str, Callable[[Connection, list[str]], bool]]] = {
     "healthy": Connection.accept,
     "500": lambda connection, ids: connection.answer(500),
@@ -225,7 +227,7 @@ FAULTS: Final = (*_FAULTS, "reset", "refuse")
 
 
 class Endpoint:
-    """One host: a port on loopback, and what ails it at the moment."""
+    """One host: a port on loopback, and its current fault."""
 
     def __init__(self, index: int, seed: int, books: Books) -> None:
         self.index = index
@@ -260,9 +262,7 @@ class Endpoint:
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)  # wakes accept
         self._listener.close()
-        self._listener = (
-            self._bind()
-        )  # bound, so the port is taken; not listening, so connections are refused
+        self._listener = self._bind()  # bound but not listening: keeps the port and refuses connections
         with self._lock:
             for connection in self._connections:
                 with contextlib.suppress(OSError):
@@ -292,11 +292,11 @@ class Endpoint:
 
 
 def _obey(order: dict[str, Any], endpoints: list[Endpoint], books: Books) -> Any:
-    """Carry out one order of the other process and return the answer."""
+    """Carry out one order of the client's process and return the answer."""
     if order["do"] == "fault":
         return endpoints[order["host"]].become(order["fault"])
-    if order["do"] == "settle":
-        return books.batch_outcome(order["key"], order["host"], order["sent"], order["delivered"])
+    if order["do"] == "compare":
+        return books.compare(order["key"], order["host"], order["sent"], order["delivered"])
     return {"requests": books.requests, "violations": books.violations, "unknown": books.unknown()}
 
 
@@ -308,7 +308,7 @@ def main() -> None:
     books = Books()
     endpoints = [Endpoint(index, arguments.seed, books) for index in range(arguments.hosts)]
     print(json.dumps([endpoint.port for endpoint in endpoints]), flush=True)
-    for line in sys.stdin:  # ends with the other process
+    for line in sys.stdin:  # ends with the client's process
         print(json.dumps(_obey(json.loads(line), endpoints, books)), flush=True)
 
 

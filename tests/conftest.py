@@ -1,7 +1,7 @@
-"""What every test starts from and has to leave behind: no opt-out in the environment, no thread, no client.
+"""Every test starts without an opt-out in the environment and must leave no thread and no client behind.
 
-`pytest --quick` runs the tests of `tests/unit` that are not marked `slow`. A test that starts a process, or needs a
-database server, is skipped when it does so: it needs no mark.
+`pytest --quick` runs the tests in `tests/unit` without the mark `slow`. It skips a test at the moment when it starts a
+process or a database server: such a test needs no mark.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from support.postgres import PostgresServer, find_binaries, why_not
 from support.server import TelemetryServer
 from support.waiting import wait_until
 
-# The same examples in each run, however slow or busy the machine.
+# The same examples in each run, and no deadline on a slow or busy machine.
 settings.register_profile(
     "tests", deadline=None, derandomize=True, database=None, suppress_health_check=[HealthCheck.too_slow]
 )
@@ -35,7 +35,7 @@ UNIT = Path(__file__).parent / "unit"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--quick", action="store_true", help="run the quick tests only: those of `make check`")
+    parser.addoption("--quick", action="store_true", help="run only the quick tests, as `make check` does")
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -53,17 +53,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_collection_finish() -> None:
-    """Many tests collect garbage: what has been imported by now is none, and need not be looked through each time."""
+    """Freeze what is imported by now: many tests collect garbage, and each collection would visit it."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def no_processes_among_quick_tests(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Skips a quick test at the moment that it starts a process."""
+    """Skips a quick test at the moment when it starts a process."""
 
     def skip(*_: object, **__: object) -> None:
-        pytest.skip("starts a process, and so is none of the quick tests")
+        pytest.skip("starts a process: not a quick test")
 
     if request.config.getoption("quick"):
         monkeypatch.setattr(subprocess.Popen, "__init__", skip)
@@ -89,12 +89,11 @@ def nothing_left_behind() -> Iterator[None]:
     try:
         wait_until(lambda: our_threads() == [], timeout=5, what=lambda: f"threads left: {our_threads()}")
     except AssertionError:
-        close_together(
-            shutdown._exit._clients.living(), timeout=0
-        )  # this test fails, and no other for its sake
+        # The leak fails this test and not the next one.
+        close_together(shutdown._exit._clients.living(), timeout=0)
         raise
     breakers = CircuitBreakerManager.get_instance()
-    for host in breakers.hosts():  # of tests that use a client or an exporter without the manager
+    for host in breakers.hosts():  # left by tests that use a client or an exporter without the manager
         breakers.remove_circuit_breaker(host)
 
 
@@ -107,7 +106,7 @@ def server() -> Iterator[TelemetryServer]:
 @pytest.fixture(scope="session")
 def postgres(request: pytest.FixtureRequest) -> Iterator[PostgresServer]:
     if request.config.getoption("quick"):
-        pytest.skip("needs a database server, and so is none of the quick tests")
+        pytest.skip("needs a database server: not a quick test")
     binaries, reason = find_binaries(), why_not()
     if binaries is None or reason:
         pytest.skip(reason or "")

@@ -1,7 +1,7 @@
-"""The systems that are measured, behind one small interface.
+"""The measured systems behind one small interface.
 
-Each delivers the same events: the process (system configuration), session and statement id, statement type,
-operation type, result format, whether compressed, retries, polls, chunks, three latencies, user agent, time.
+Each delivers the same events: system configuration, session id, statement id, statement type, operation type, result
+format, compression, retries, polls, chunks, three latencies, user agent and time.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ USER_AGENT: Final = "adbc-driver/1.2.3 (benchmark)"
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one statement when it is over, for the comparison of sizes: no two are alike."""
+    """The facts of one finished statement, for the comparison of sizes; no two statements are alike."""
 
     statement_id: str
     timestamp_millis: int
@@ -44,27 +44,27 @@ class System(Protocol):
     """A system under test, set up to deliver to the null server.
 
     Attributes:
-        CANDIDATES: the settings among which the sweep looks for the system's own best.
-        BEST: the settings where no sweep is made.
+        CANDIDATES: the settings among which the sweep finds the system's best.
+        BEST: the settings without a sweep.
     """
 
     CANDIDATES: tuple[Settings, ...]
     BEST: Settings
 
     def __init__(self, url: str, settings: Settings, *, events: int, idle: bool, gzip: bool) -> None:
-        """Room for `events` events; with `idle`, none of them is sent before `pay` or `finish`."""
+        """Make room for `events` events; with `idle`, send none of them before `pay` or `finish`."""
 
     def emit(self) -> None:
-        """One statement, as the driver's author would report it."""
+        """Report one statement, as a driver's author would."""
 
     def emit_facts(self, facts: Facts) -> None:
-        """One statement with these very numbers."""
+        """Report one statement with exactly these facts."""
 
     def pay(self) -> None:
-        """What the calling thread has to do later for the events that it has emitted, if anything."""
+        """Do the work that the system defers but leaves to the calling thread, if any."""
 
     def finish(self) -> int:
-        """Have everything sent, wait for the last response; returns how many events were accepted."""
+        """Send everything and wait for the last response; returns the number of accepted events."""
 
     def close(self) -> None:
         """End all threads and connections."""
@@ -79,18 +79,18 @@ ALL: Final = tuple(_MODULES)
 
 
 def load(name: str) -> type[System]:
-    """The class of a system; imports it, and no other."""
+    """The class of a system; imports no other system."""
     system: type[System] = importlib.import_module(_MODULES[name]).SYSTEM
     return system
 
 
 def statement_ids() -> Iterator[str]:
-    """Ids as they come from a server, next to free of cost: no peer is charged for making them."""
+    """Ids as a server would send them; they cost almost nothing, so that no system pays for making them."""
     return map("01ef-%028x".__mod__, itertools.count(1))
 
 
 def some_facts(count: int) -> Iterator[Facts]:
-    """The same for every system: a seed and no clock."""
+    """The same facts for every system, from a seed and without a clock."""
     dice = random.Random(1)
     now = 1_764_000_000_000
     for _ in range(count):

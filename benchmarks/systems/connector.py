@@ -1,4 +1,4 @@
-"""The telemetry client of `databricks-sql-connector`, built as its own factory builds it."""
+"""The telemetry client of `databricks-sql-connector`, built as the connector's factory builds it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from systems import USER_AGENT, Facts, Settings, statement_ids
 
 
 class _CountingClient(TelemetryClient):
-    """Counts what was accepted: once a request, in the thread that has sent it."""
+    """Counts accepted events, once per request, in the sending thread."""
 
     accepted = 0
     _counting = threading.Lock()
@@ -33,9 +33,9 @@ class _CountingClient(TelemetryClient):
 
 
 class Connector:
-    """A session and its client. It serialises on the calling thread, whenever a batch is full: see `pay`."""
+    """A session and its client, which serialises each full batch on the calling thread: see `pay`."""
 
-    # The factory's pool has ten workers and cannot be told otherwise; here one may be better.
+    # The factory's pool always has ten workers; fewer may be faster here.
     CANDIDATES = (
         {"batch_size": 100, "workers": 10},
         {"batch_size": 1_000, "workers": 1},
@@ -57,7 +57,7 @@ class Connector:
             batch_size=2 * events if idle else settings["batch_size"],
             client_context=ClientContext(hostname=url, user_agent=USER_AGENT),
         )
-        self._client._user_agent = USER_AGENT  # what `export_initial_telemetry_log` does, without its event
+        self._client._user_agent = USER_AGENT  # as `export_initial_telemetry_log` does, without its event
         self._next_id = statement_ids().__next__
 
     def emit(self) -> None:
@@ -97,7 +97,7 @@ class Connector:
         )
 
     def pay(self) -> None:
-        self._client.close()  # which is a flush: everything to JSON, and to the pool
+        self._client.close()  # a flush: serialises everything and hands it to the pool
 
     def finish(self) -> int:
         self._client.close()

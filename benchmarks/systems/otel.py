@@ -13,7 +13,7 @@ from opentelemetry.sdk.resources import Resource
 
 from systems import USER_AGENT, Facts, Settings, statement_ids
 
-# What our event says of the process, in its twelve fields; sent once a request.
+# The twelve fields about the process in our event; sent once per request.
 _RESOURCE = Resource(
     {
         "driver_version": "1.2.3",
@@ -34,7 +34,7 @@ _RESOURCE = Resource(
 
 
 class _CountingExporter(OTLPLogExporter):
-    """Counts what was accepted: once a request."""
+    """Counts accepted events, once per request."""
 
     accepted = 0
 
@@ -46,7 +46,7 @@ class _CountingExporter(OTLPLogExporter):
 
 
 class OpenTelemetry:
-    """A logger whose events have ten attributes: in its favour, polls and chunks are left out."""
+    """A logger whose events have ten attributes; in its favour, polls and chunks are left out."""
 
     CANDIDATES = (
         {"max_export_batch_size": 512, "schedule_delay_millis": 1_000},
@@ -63,7 +63,7 @@ class OpenTelemetry:
             max_request_size=0,
         )
         self._provider = LoggerProvider(resource=_RESOURCE, shutdown_on_exit=False)
-        # A queue for all events: it drops the oldest when it is full.
+        # The queue holds all events: a full one drops the oldest.
         self._provider.add_log_record_processor(
             BatchLogRecordProcessor(
                 self._exporter,

@@ -1,4 +1,4 @@
-"""This project, by its public names alone."""
+"""This project, by its public names only."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def make_statement(session: TelemetrySessionContext) -> StatementTelemetryContex
 
 
 def record_facts(statement: StatementTelemetryContext) -> None:
-    """The six facts of a statement that has gone well."""
+    """Record the six facts of a successful statement."""
     statement.record_poll(3)
     statement.record_execute_complete()
     statement.record_first_batch_ready()
@@ -63,14 +63,14 @@ def record_facts(statement: StatementTelemetryContext) -> None:
 
 
 def whole_statement(session: TelemetrySessionContext) -> None:
-    """Context made, six facts recorded, log built, enqueued."""
+    """Make the context, record six facts, build the log and enqueue it."""
     statement = make_statement(session)
     record_facts(statement)
     statement.emit()
 
 
 def make_log(session: TelemetrySessionContext, facts: Facts) -> TelemetryFrontendLog:
-    """The log of a statement whose facts are given and not measured."""
+    """The log of a statement with given facts instead of measured ones."""
     return TelemetryFrontendLog(
         frontend_log_event_id=new_id(),
         context=FrontendLogContext(
@@ -124,7 +124,7 @@ def make_config(settings: Settings, *, events: int, idle: bool, gzip: bool = Fal
 
 
 class Ours:
-    """A session, and a client of its own."""
+    """A session with its own client."""
 
     CANDIDATES = tuple(
         {"batch_size": size, "max_request_bytes": 64_000_000} for size in (500, 1_000, 2_000, 5_000, 10_000)
@@ -143,7 +143,7 @@ class Ours:
         self.client.enqueue(make_log(self.session, facts))
 
     def emit_ready(self, count: int) -> None:
-        """Logs that are already built: the pipeline without what comes before it."""
+        """Enqueue ready logs, to measure the pipeline alone."""
         log, enqueue = make_log(self.session, EXAMPLE), self.client.enqueue
         for _ in repeat(None, count):
             enqueue(log)

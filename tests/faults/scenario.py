@@ -73,7 +73,7 @@ class Scenario:
         seconds: float | None = None,
     ) -> None:
         """Record the account of several clients or processes, as the scenario adds it up."""
-        assert not self.told, "told twice"
+        assert not self.told, "an account is recorded once"
         lost = {reason: count for reason, count in (lost or {}).items() if count}
         assert sent == delivered + spooled + sum(lost.values()), (sent, delivered, spooled, lost)
         self.sent, self.delivered, self.spooled, self.lost = sent, delivered, spooled, dict(lost)

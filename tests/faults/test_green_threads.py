@@ -139,7 +139,7 @@ def test_tls_works_in_a_patched_program(
 @GREEN
 @pytest.mark.parametrize("waits", ["client.flush(1)", "client.close(1)"])
 @pytest.mark.parametrize("patched", ["first", "late", "never"])
-def test_the_hub_goes_on_while_a_green_thread_waits(
+def test_the_hub_runs_while_a_green_thread_waits(
     fault: Scenario, library: str, waits: str, patched: str
 ) -> None:
     """One green thread waits a second for an endpoint that does not answer; another one keeps reading the clock."""

@@ -1,11 +1,11 @@
-"""The benchmark in short: our costs beside those of things that every Python has, so that a regression is seen.
+"""A short benchmark: the package's costs as ratios to yardsticks, to detect regressions.
 
-The peers are not installed here: `make bench` compares with them. Here each cost is compared with a yardstick
-that is measured in the same process, in turn; the least of several is taken on both sides, and a ratio may be
-missed twice before it counts. After a change that makes something faster, run
+`make bench` compares with the peers, which are not installed here. These tests compare each cost with a yardstick of
+plain Python. Both are measured alternately in one process, the least of several values counts, and a test fails after
+three misses. After a change that makes something faster, run
 
-    python benchmarks/run.py --quick --systems adbc-telemetry    # that it runs
-    pytest tests/integration/test_benchmark.py -rP | grep 'ratio of'         # prints each ratio as it is now
+    python benchmarks/run.py --quick --systems adbc-telemetry           # does it run?
+    pytest tests/integration/test_benchmark.py -rP | grep 'ratio of'    # prints each ratio of today
 
 and put the ratios into `TODAY`.
 """
@@ -28,32 +28,32 @@ ROOT = Path(__file__).parents[2]
 BENCHMARKS = ROOT / "benchmarks"
 DOCS = ROOT / "docs"
 
-# Cost and yardstick, and what the one is of the other.
+# Cost and yardstick, and their ratio.
 TODAY = {
-    # Context made, six facts recorded, log built, enqueued; against json.dumps of the same event.
+    # Make the context, record six facts, build the log, enqueue; against json.dumps of the same event.
     ("statement", "json.dumps"): 0.30,
-    # The log is already built; against a bare deque.append of it.
-    # (3.10 calls a method of Python's more slowly.)
+    # Enqueue a ready log; against a bare deque.append.
+    # (Python 3.10 calls Python methods more slowly.)
     ("enqueue", "append"): 3.8 if sys.version_info >= (3, 11) else 5.6,
-    # CPU time of the process, logs already built: queue, batches, JSON, HTTP.
+    # CPU time of the process with ready logs: queue, batches, JSON, HTTP.
     ("delivery", "json.dumps"): 0.52,
-    # Bytes of a queued event, against those of its dict.
+    # Bytes of a queued event; against those of its dict.
     ("memory", "memory of dicts"): 0.098,
 }
-# A cost that has grown by half is seen; by how much the ratios move from run to run is far less (some 10 %).
+# Allows a growth by half; the ratios vary far less from run to run (some 10 %).
 MARGIN = 1.4
 ATTEMPTS = 3
 EVENTS = 3_000
 
-# `import adbc_telemetry`, against `import asyncio`: some 0.1, half of it noise.
+# `import adbc_telemetry` against `import asyncio`: some 0.1, half of it noise.
 IMPORT_TODAY = 0.25
-# What an instrumented connection adds to a statement, against the statement itself, SELECT 1 of ADBC's SQLite.
+# What instrumentation adds to a statement, against the bare statement: SELECT 1 over ADBC's SQLite.
 INSTRUMENTED_TODAY = 0.29
-# Bytes on the wire, with gzip, against those without: for events that all differ.
+# Bytes on the wire with gzip against those without, for events that all differ.
 WIRE_TODAY = 0.05
 WIRE_MARGIN = 1.2
 
-# The claims are 1.25 and 0.9, for the medians of a whole run; a single look at a busy machine is worth less.
+# The claims are 1.25 and 0.9 for the medians of a whole run; a single measurement on a busy machine is less precise.
 MOST_WITH_CONNECTIONS = 1.5
 LEAST_WITH_THREADS = 0.6
 
@@ -73,7 +73,7 @@ def url(run: ModuleType) -> Iterator[str]:
 
 
 class Yardsticks:
-    """Measures when it is first asked, and again when a ratio is missed."""
+    """Measures at the first request, and again when a ratio is missed."""
 
     def __init__(self, run: ModuleType, url: str) -> None:
         self._run, self._url = run, url
@@ -119,11 +119,11 @@ def test_the_import_has_not_grown_by_half() -> None:
 def test_what_instrumentation_adds_has_not_doubled(run: ModuleType) -> None:
     pytest.importorskip("adbc_driver_sqlite.dbapi")
     instrumentation = importlib.import_module("instrumentation")
-    limit = INSTRUMENTED_TODAY * 2  # a difference of two times, and so less certain than either
+    limit = INSTRUMENTED_TODAY * 2  # a difference of two times is less certain than either
     for _ in range(ATTEMPTS):
-        figures = instrumentation.run(9, 1000, ["as it is", "adbc-telemetry"])
-        # The least of each: what is beyond is the machine's.
-        plain, followed = min(figures["as it is"]), min(figures["adbc-telemetry"])
+        figures = instrumentation.run(9, 1000, ["bare", "adbc-telemetry"])
+        # The least of each: the machine only adds time.
+        plain, followed = min(figures["bare"]), min(figures["adbc-telemetry"])
         ratio = (followed - plain) / plain
         if ratio <= limit:
             break
@@ -131,7 +131,7 @@ def test_what_instrumentation_adds_has_not_doubled(run: ModuleType) -> None:
     assert ratio <= limit
 
 
-def test_a_thousand_connections_to_a_host_cost_no_more_than_one(run: ModuleType, url: str) -> None:
+def test_a_thousand_connections_to_one_host_cost_no_more_than_one(run: ModuleType, url: str) -> None:
     for _ in range(ATTEMPTS):
         figures = run.measure("connections", run.OURS, url=url, events=EVENTS, counts=[1, 1000])
         assert figures["threads"]["1"] == figures["threads"]["1000"]
@@ -141,18 +141,16 @@ def test_a_thousand_connections_to_a_host_cost_no_more_than_one(run: ModuleType,
     pytest.fail(f"an event takes {rise:.2f} times as long")
 
 
-def test_sixteen_producing_threads_get_as_much_delivered_as_one(run: ModuleType, url: str) -> None:
+def test_sixteen_producing_threads_deliver_as_much_as_one(run: ModuleType, url: str) -> None:
     for _ in range(ATTEMPTS):
         figures = run.measure("threads", run.OURS, url=url, events=4 * EVENTS, counts=[1, 16])
         share = figures["delivered"]["16"] / figures["delivered"]["1"]
         if share >= LEAST_WITH_THREADS:
             return
-    pytest.fail(f"{share:.2f} of what one thread gets delivered")
+    pytest.fail(f"{share:.2f} of what one thread delivers")
 
 
-@pytest.mark.skipif(
-    sys.platform == "win32", reason="the null server waits for its standard input with select"
-)
+@pytest.mark.skipif(sys.platform == "win32", reason="the null server selects on its standard input")
 def test_the_benchmark_runs_and_what_it_sends_is_small(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     out = subprocess.run(
@@ -170,12 +168,12 @@ def test_the_benchmark_runs_and_what_it_sends_is_small(tmp_path: Path) -> None:
     ratio = wire["adbc-telemetry, gzip"][0] / wire["adbc-telemetry"][0]
     print(f"ratio of gzip to none: {ratio:.3g}, at most {WIRE_TODAY * WIRE_MARGIN:.3g}")
     assert ratio <= WIRE_TODAY * WIRE_MARGIN
-    for figure in ("caller", "cpu_us", "events_per_s", "memory"):  # an import may take no time at all
+    for figure in ("caller", "cpu_us", "events_per_s", "memory"):  # an import may take 0 ms
         assert samples[figure]["adbc-telemetry"][0] > 0
-    assert "caller's time for a statement: adbc-telemetry" in out.stdout
+    assert "caller's time per statement: adbc-telemetry" in out.stdout
 
 
-def test_the_page_and_the_picture_say_what_the_run_has_measured(run: ModuleType) -> None:
+def test_the_page_and_the_chart_show_the_run(run: ModuleType) -> None:
     measured = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
     page = (DOCS / "performance.md").read_text(encoding="utf-8")
     between = page.partition(run.BEGIN)[2].partition(run.END)[0]
@@ -186,10 +184,10 @@ def test_the_page_and_the_picture_say_what_the_run_has_measured(run: ModuleType)
             assert f">{label}<" in picture, "run: make chart"
 
 
-def test_a_claim_that_is_missed_is_named(run: ModuleType) -> None:
+def test_a_missed_claim_is_named(run: ModuleType) -> None:
     measured = json.loads((DOCS / "performance.json").read_text(encoding="utf-8"))
     ours = measured["samples"]["caller"][run.OURS]
     measured["samples"]["caller"][run.OURS] = [1_000 * value for value in ours]
     missed = run.report.missed(measured)
-    assert sum("caller's time for a whole statement" in what for what in missed) == 1
+    assert sum("caller's time per statement" in what for what in missed) == 1
     assert "**no**" in run.report.tables(measured)

@@ -1,4 +1,4 @@
-"""What `make demo` runs."""
+"""`make demo`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DEMO = Path(__file__).parents[2] / "demo" / "run.py"
 
 
 @pytest.mark.parametrize("word", [{"DO_NOT_TRACK": "1"}, {"DATABRICKS_TELEMETRY_ENABLED": "false"}])
-def test_the_demo_says_that_the_user_has_turned_telemetry_off(word: dict[str, str]) -> None:
+def test_the_demo_says_that_telemetry_is_turned_off(word: dict[str, str]) -> None:
     for needed in ("adbc_driver_sqlite.dbapi", "adbc_driver_duckdb.dbapi", "rich", "starlette"):
         pytest.importorskip(needed)
     with python(str(DEMO), environ=word) as running:

@@ -1,4 +1,4 @@
-"""The documentation says what is there, and its examples run as they are printed."""
+"""The documentation matches the code, and its examples run as printed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from support.server import TelemetryServer, refused_url
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 ENDPOINT = "http://127.0.0.1:8317"
-"""Where the examples send to. Here, another address takes its place, and that is all that is changed."""
+"""The endpoint in the examples. The tests replace it and change nothing else."""
 
 
-def test_the_table_of_faults_names_every_scenario_and_no_other() -> None:
+def test_the_table_of_faults_names_exactly_the_scenarios() -> None:
     scenarios = set()
     for path in (ROOT / "tests" / "faults").glob("test_*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -35,7 +35,7 @@ def test_the_table_of_faults_names_every_scenario_and_no_other() -> None:
 
 
 def blocks(language: str) -> dict[str, str]:
-    """The README's blocks in a language, by their section's title. No section has two."""
+    """The README's code blocks in a language, by their section's title. No section has two."""
     found: dict[str, str] = {}
     for section in README.split("\n## "):
         title = section.partition("\n")[0]
@@ -46,7 +46,7 @@ def blocks(language: str) -> dict[str, str]:
 
 
 def run_example(title: str, url: str, **environ: str) -> Ended:
-    """Run a block in a process of its own, with `url` as its endpoint."""
+    """Run a block in its own process, with `url` as the endpoint."""
     block = blocks("python")[title]
     assert ENDPOINT in block
     with running_python(block.replace(ENDPOINT, url), environ=environ) as running:
@@ -74,7 +74,7 @@ def test_the_example_of_a_driver_records_its_statement(server: TelemetryServer) 
 
 @pytest.mark.parametrize("title", ["On a connection", "In a driver"])
 @pytest.mark.parametrize("word", [{"DO_NOT_TRACK": "1"}, {"DATABRICKS_TELEMETRY_ENABLED": "false"}])
-def test_an_example_runs_and_records_nothing_where_the_user_has_said_no(
+def test_an_example_runs_and_records_nothing_when_the_user_opted_out(
     server: TelemetryServer, title: str, word: dict[str, str]
 ) -> None:
     pytest.importorskip("adbc_driver_sqlite.dbapi")
@@ -84,7 +84,7 @@ def test_an_example_runs_and_records_nothing_where_the_user_has_said_no(
 
 
 def recorded(server: TelemetryServer) -> list[str]:
-    """The operations that have arrived, in their order."""
+    """The operations that arrived, in order."""
     return [
         log["entry"]["sql_driver_log"]["sql_operation"]["operation_detail"]["operation_type"]
         for request in server.requests
@@ -96,7 +96,7 @@ COMMANDS = {
     "python": """#!/bin/sh
 exec "$TEST_PYTHON" "$@"
 """,
-    # The command, with a collector that does not start before a report has asked for it in vain.
+    # The command; the collector only starts after a report has failed to reach it.
     "adbc-telemetry": """#!/bin/sh
 case $1 in
 collect)
@@ -115,7 +115,7 @@ esac
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
-def test_the_first_result_comes_however_late_the_collector_starts(tmp_path: Path) -> None:
+def test_the_first_result_appears_even_if_the_collector_starts_late(tmp_path: Path) -> None:
     for needed in ("adbc_driver_sqlite.dbapi", "duckdb", "starlette"):
         pytest.importorskip(needed)
     for name, script in COMMANDS.items():
@@ -132,7 +132,7 @@ def test_the_first_result_comes_however_late_the_collector_starts(tmp_path: Path
         env={**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "TEST_PYTHON": sys.executable},
         capture_output=True,
         text=True,
-        timeout=60,  # also for the collector, which has inherited the pipes
+        timeout=60,  # includes the collector, which inherits the pipes
     )
     assert (result.returncode, result.stderr) == (0, "")
     assert f"collecting on http://127.0.0.1:{port} into telemetry.duckdb\n" in result.stdout

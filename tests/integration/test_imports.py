@@ -1,4 +1,4 @@
-"""No thread of ours imports anything outside the fork gate: a child would inherit the lock of a module for ever."""
+"""The library's threads import only inside the fork gate: a child would inherit a held module lock for ever."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ WATCHED = """
 import atexit, sys, threading
 outside = []
 
-@atexit.register  # before the library is imported, so that it runs after the library's own
+@atexit.register  # registered before the library's import, so that it runs after its exit handler
 def tell():
-    import collections  # whatever the exit needs is told as well
+    import collections  # prints the imports of the exit, too
     print("outside", sorted(set(outside)))
     print("imported", bool(inside))
 
@@ -50,10 +50,10 @@ DELIVERY = "client = TelemetryClient(sys.argv[1], settings())\nsend(client)\nsen
 
 
 def imports_outside(body: str, *arguments: str) -> str:
-    """What a program's sender imports outside the gate, as it tells at its end."""
+    """What the program's sender imports outside the gate; the program prints it at its end."""
     ended = run_python(WATCHED + textwrap.dedent(body), *arguments, timeout=40)
     assert (ended.code, ended.stderr) == (0, "")
-    assert ended.told("imported") == ["True"], "it was not seen to import anything"
+    assert ended.told("imported") == ["True"], "the audit hook saw no import"
     (outside,) = ended.told("outside")
     return outside
 
@@ -85,7 +85,7 @@ def tls_server(authority: trustme.CA) -> Iterator[TlsTelemetryServer]:
         pytest.param([Reply(413)], id="413"),
         pytest.param([Reply(401)], id="401"),
         pytest.param([Reply(302, headers={"Location": "http://elsewhere.example/"})], id="a redirect"),
-        pytest.param([Reply(200, body=b"<html>")], id="no answer of the service's"),
+        pytest.param([Reply(200, body=b"<html>")], id="not an answer of the service"),
     ],
 )
 def test_delivery_imports_nothing_outside_the_gate(server: TelemetryServer, replies: list[Reply]) -> None:
@@ -114,7 +114,7 @@ def test_an_untrusted_server_imports_nothing_outside_the_gate(tls_server: TlsTel
     "url",
     [
         pytest.param(None, id="a refused connection"),
-        pytest.param("https://no-such-name.invalid", id="a name that does not exist"),
+        pytest.param("https://no-such-name.invalid", id="an unknown name"),
         pytest.param("https://b\u00fccher.invalid", id="an international name"),
         pytest.param(f"https://{'x' * 70}.invalid", id="a label that is too long"),
         pytest.param("http://localhost:1", id="a name of this machine"),

@@ -1,4 +1,4 @@
-"""The source archive is as good as a clone; and make never uses a virtual environment of another folder."""
+"""The source archive is complete, and make never uses another folder's virtual environment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def build(target: str, source: Path, folder: Path) -> Path:
-    """The archive that `source` is built into, without a network."""
+    """Build `source` without a network; returns the archive."""
     subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "--target", target, "--directory", str(folder)],
         cwd=source,
@@ -28,13 +28,13 @@ def build(target: str, source: Path, folder: Path) -> Path:
 
 
 def tracked() -> set[str]:
-    """The files that git tracks and that are there."""
+    """The existing files that git tracks."""
     try:
         answer = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, check=False)
     except FileNotFoundError:
         pytest.skip("git is not installed")
     if answer.returncode or not (ROOT / ".git").exists():
-        pytest.skip("this is no clone")
+        pytest.skip("not a git clone")
     return {name for name in os.fsdecode(answer.stdout).split("\0") if name and (ROOT / name).exists()}
 
 
@@ -43,7 +43,7 @@ def unpacked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The source archive's folder."""
     folder = tmp_path_factory.mktemp("sdist")
     with tarfile.open(build("sdist", ROOT, folder)) as archive:
-        # As the documentation of tarfile advises: some versions have no filters, and some warn without one.
+        # As tarfile's documentation advises: some versions have no filters, and some warn without one.
         archive.extraction_filter = getattr(tarfile, "data_filter", lambda member, path: member)
         archive.extractall(folder)
     [source] = (path for path in folder.iterdir() if path.is_dir())
@@ -56,7 +56,7 @@ def test_the_source_archive_holds_every_file_of_the_repository(unpacked: Path) -
     assert os.access(unpacked / ".ci" / "run", os.X_OK)
 
 
-def test_a_package_that_is_built_from_the_source_archive_is_whole(unpacked: Path, tmp_path: Path) -> None:
+def test_a_package_built_from_the_source_archive_is_complete(unpacked: Path, tmp_path: Path) -> None:
     with zipfile.ZipFile(build("wheel", unpacked, tmp_path)) as archive:
         packed = {name for name in archive.namelist() if name.startswith("adbc_telemetry/")}
     package = ROOT / "src" / "adbc_telemetry"
@@ -66,9 +66,7 @@ def test_a_package_that_is_built_from_the_source_archive_is_whole(unpacked: Path
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 @pytest.mark.parametrize("name", ["a folder", "mit Ümlaut", "a, b (c) $d"])
-def test_make_uses_the_virtual_environment_of_its_own_folder_and_of_no_other(
-    tmp_path: Path, name: str
-) -> None:
+def test_make_uses_only_its_own_folders_virtual_environment(tmp_path: Path, name: str) -> None:
     environ = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
 
     def plan(folder: Path) -> str:

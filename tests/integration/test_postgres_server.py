@@ -1,4 +1,4 @@
-"""The PostgreSQL server of the tests starts wherever the tests are, and wherever temporary files go."""
+"""The tests' PostgreSQL server starts from any folder and with any folder for temporary files."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def binaries() -> Path:
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A folder that every user may enter, as pytest's own is not."""
+    """A folder that every user may enter, unlike pytest's."""
     with tempfile.TemporaryDirectory(dir="/tmp") as made:
         Path(made).chmod(0o755)
         yield Path(made)
@@ -37,7 +37,7 @@ def answer(binaries: Path) -> int:
 
 
 def installed_in(folder: Path, binaries: Path) -> Path:
-    """The package of `binaries`, installed again in `folder`."""
+    """Install the package of `binaries` again in `folder`."""
     package = binaries.parents[1]
     for part in (package, package.with_name(f"{package.name}.libs")):
         if part.exists():
@@ -45,7 +45,7 @@ def installed_in(folder: Path, binaries: Path) -> Path:
     return folder / binaries.relative_to(package.parent)
 
 
-def test_it_starts_where_only_the_owner_may_enter_the_installation_and_the_temporary_folder(
+def test_it_starts_when_only_the_owner_may_enter_its_folders(
     binaries: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     private, temporary = folder / "installation", folder / "temporary"
@@ -56,7 +56,7 @@ def test_it_starts_where_only_the_owner_may_enter_the_installation_and_the_tempo
     assert list(temporary.iterdir()) == []
 
 
-def test_it_starts_where_no_other_user_may_read_what_is_installed(binaries: Path, folder: Path) -> None:
+def test_it_starts_when_no_other_user_may_read_the_installation(binaries: Path, folder: Path) -> None:
     installed = installed_in(folder, binaries)
     for path in installed.parents[1].rglob("*"):
         if not path.is_symlink():
@@ -65,13 +65,13 @@ def test_it_starts_where_no_other_user_may_read_what_is_installed(binaries: Path
 
 
 @pytest.mark.parametrize("name", ["mit Ümlaut", 'a "b" $c'])
-def test_it_starts_wherever_it_is_installed(binaries: Path, folder: Path, name: str) -> None:
+def test_it_starts_from_an_installation_folder_of_any_name(binaries: Path, folder: Path, name: str) -> None:
     (folder / name).mkdir()
     assert answer(installed_in(folder / name, binaries)) == 1
 
 
 @pytest.mark.parametrize("name", ["mit Ümlaut", "a%b&c=d", 'a, "b" $c', "x" * 103])
-def test_it_starts_whatever_the_temporary_folder_is_called(
+def test_it_starts_with_a_temporary_folder_of_any_name(
     binaries: Path, folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     temporary = folder / name
@@ -81,7 +81,7 @@ def test_it_starts_whatever_the_temporary_folder_is_called(
     assert list(temporary.iterdir()) == []
 
 
-def test_it_starts_where_the_temporary_folder_may_not_be_written_to(
+def test_it_starts_when_the_temporary_folder_is_read_only(
     binaries: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(folder / "absent"))

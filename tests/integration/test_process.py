@@ -1,4 +1,4 @@
-"""The library in a process of its own: what it loads, and what it leaves alone. How it ends: `tests/faults`."""
+"""The library in its own process: what it imports and what it leaves untouched. `tests/faults` has the exits."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_importing_it_loads_no_extra_and_no_http() -> None:
     assert out.returncode == 0, out.stderr
 
 
-def test_http_is_loaded_when_something_is_to_be_sent_and_not_before() -> None:
+def test_http_is_loaded_only_for_the_first_request() -> None:
     out = run(
         """
         import sys

@@ -1,4 +1,4 @@
-"""Processes of the tests run wherever temporary files go."""
+"""The tests' processes run with any folder for temporary files."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from support.process import run_python
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="has no forkserver")
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a forkserver")
 @pytest.mark.parametrize("name", ["mit Ümlaut", "x" * 103])
-def test_children_of_a_process_run_whatever_the_temporary_folder_is_called(
+def test_children_of_a_process_run_with_a_temporary_folder_of_any_name(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     (tmp_path / name).mkdir()

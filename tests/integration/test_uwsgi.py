@@ -1,4 +1,4 @@
-"""What is done about uWSGI, in the shapes that it takes; with the real one: `tests/faults/test_pools.py`."""
+"""The handling of uWSGI, with a fake one in each mode; `tests/faults/test_pools.py` runs the real one."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from adbc_telemetry.schema import TelemetryFrontendLog
 def fake_uwsgi(monkeypatch: pytest.MonkeyPatch, *, master: int = 0, worker: int = 0, **more: Any) -> Any:
     uwsgi = SimpleNamespace(masterpid=lambda: master, worker_id=lambda: worker, **more)
     monkeypatch.setitem(sys.modules, "uwsgi", uwsgi)
-    monkeypatch.setitem(sys.modules, "uwsgidecorators", None)  # as where there is no master
+    monkeypatch.setitem(sys.modules, "uwsgidecorators", None)  # as without a master
     return uwsgi
 
 
-def test_threads_start_where_there_is_no_uwsgi() -> None:
+def test_threads_start_without_uwsgi() -> None:
     assert _Prefork().threads_may_start()
 
 
@@ -42,7 +42,7 @@ def test_threads_start_in_the_master_when_it_ends(monkeypatch: pytest.MonkeyPatc
     assert prefork.threads_may_start()
 
 
-def test_without_a_master_threads_start_in_processes_that_have_their_number(
+def test_without_a_master_threads_start_in_numbered_processes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     fake_uwsgi(monkeypatch, worker=0)
@@ -51,7 +51,7 @@ def test_without_a_master_threads_start_in_processes_that_have_their_number(
     assert _Prefork().threads_may_start()
 
 
-def test_the_programs_own_hook_is_called_too(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_programs_hook_is_called_too(monkeypatch: pytest.MonkeyPatch) -> None:
     called: list[str] = []
     uwsgi = fake_uwsgi(monkeypatch, post_fork_hook=lambda: called.append("the program's"))
     prefork = _Prefork()
@@ -61,7 +61,7 @@ def test_the_programs_own_hook_is_called_too(monkeypatch: pytest.MonkeyPatch) ->
     assert prefork.threads_may_start()
 
 
-def test_uwsgis_decorators_get_ours_beside_the_others_and_put_nothing_in_a_place_that_is_taken(
+def test_uwsgis_decorators_get_the_new_hook_and_overwrite_no_other(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     called: list[str] = []
@@ -70,7 +70,7 @@ def test_uwsgis_decorators_get_ours_beside_the_others_and_put_nothing_in_a_place
     )
 
     class Finder:
-        """Imports decorators that do to `uwsgi` what uWSGI's do."""
+        """Imports decorators that set the same attributes of `uwsgi` as the real ones."""
 
         @staticmethod
         def find_spec(name: str, *_: object) -> Any:
@@ -100,10 +100,8 @@ def test_uwsgis_decorators_get_ours_beside_the_others_and_put_nothing_in_a_place
     del sys.modules["uwsgidecorators"]
 
 
-def test_what_came_before_the_threads_is_sent_by_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    uwsgi = fake_uwsgi(
-        monkeypatch
-    )  # without a master, the process that loads the application is a worker itself
+def test_events_from_before_the_fork_are_sent_by_the_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    uwsgi = fake_uwsgi(monkeypatch)  # without a master, the process that loads the application is a worker
     prefork = _Prefork()
     monkeypatch.setattr(client_module, "prefork", prefork)
     monkeypatch.setattr(batch_delivery, "prefork", prefork)

@@ -1,4 +1,4 @@
-"""A client as promises 3 to 5, 8 and 11 have it: where each event is, and what has become of those that are over."""
+"""The model of a client (promises 3 to 5, 8 and 11): where each event is, and the outcome of each finished one."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ LOSS = {
 
 @dataclass
 class Account:
-    """The model. Events are in the queue, in the one batch in flight, or over; they are over in their order."""
+    """The model. Each event is queued, in the batch in flight, or finished; events finish in order."""
 
     batch_size: int
     capacity: int
     retain: bool
-    prompt: bool  # whether the flush interval is short, so that nothing waits for others
+    prompt: bool  # the flush interval is short, so that no event waits for a full batch
     circuit: Circuit | None
     queue: deque[str] = field(default_factory=deque)
     in_flight: list[str] = field(default_factory=list)
     over: set[str] = field(default_factory=set)
     fates: Counter[str] = field(default_factory=Counter)
     enqueued: int = 0
-    urgent: set[str] = field(default_factory=set)  # a flush has asked for them
+    urgent: set[str] = field(default_factory=set)  # a flush waits for them
     closing: bool = False
     closed: bool = False
-    phase: int | None = None  # of the circuit, when the batch in flight was let through
+    phase: int | None = None  # the circuit's phase when it let the batch in flight through
 
     def enqueue(self, event: str) -> None:
         self.enqueued += 1
@@ -52,26 +52,26 @@ class Account:
         self.urgent |= set(self.queue)
 
     def due(self) -> bool:
-        """Whether something has to be sent now: a full batch, what a flush asked for, all there is at a close."""
+        """Whether a batch must be sent now: it is full, a flush waits for it, or the client is closing."""
         return not self.in_flight and self.would_be_due(0)
 
     def would_be_due(self, without: int) -> bool:
-        """The same, were so many of the oldest gone."""
+        """Whether a batch would be due without the oldest `without` events."""
         left = list(self.queue)[without:]
         full = len(left) >= min(self.batch_size, self.capacity)
         asked = self.closing or not self.urgent.isdisjoint(left)
         return bool(left) and (full or asked or self.prompt)
 
     def let_through(self, now: float) -> bool:
-        """Whether the circuit lets the next batch through; asked once a batch."""
+        """Whether the circuit lets the next batch through; called once per batch."""
         if self.circuit is None:
             return True
         self.phase = self.circuit.ask(now)
         return self.phase is not None
 
     def send(self, batch: list[str]) -> None:
-        """`batch` has left. Any size up to the largest is promised, and the order of the events."""
-        assert not self.in_flight, "two batches of a client at once"
+        """`batch` was sent. The client promises the order of events and a largest batch size, no more."""
+        assert not self.in_flight, "two batches of one client in flight at once"
         assert not self.closed, "sent after the close"
         assert 0 < len(batch) <= self.batch_size
         assert batch == list(self.queue)[: len(batch)]
@@ -80,11 +80,11 @@ class Account:
         self.in_flight = batch
 
     def dropped(self, count: int) -> None:
-        """The circuit was open: so many of the oldest are not sent."""
+        """An open circuit dropped the oldest `count` events."""
         self._end([self.queue.popleft() for _ in range(count)], "dropped_circuit_open")
 
     def answer(self, result: ExportResult, now: float) -> None:
-        """The batch in flight has come back."""
+        """The batch in flight has a result."""
         batch, self.in_flight = self.in_flight, []
         if self.circuit is not None and self.phase is not None:
             says_nothing = result.outcome is ExportOutcome.CANCELLED or (
@@ -102,7 +102,7 @@ class Account:
             self._end(batch[told:], LOSS[result.outcome])
 
     def give_up(self, sent_last: int) -> None:
-        """The time of the close is up. `sent_last`: events that left the queue in its last moment."""
+        """The close timed out. `sent_last` events left the queue in its last moment."""
         self.closed = True
         self.in_flight += [self.queue.popleft() for _ in range(sent_last)]
         self._end(self.in_flight, "failed")

@@ -1,4 +1,4 @@
-"""The circuit breaker as promise 11 has it, on a clock that the test moves."""
+"""The model of the circuit breaker (promise 11), on a clock that the test moves."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ CLOSED, OPEN, HALF_OPEN = CircuitBreakerState.CLOSED, CircuitBreakerState.OPEN, 
 
 
 class FakeClock:
-    """Stands in for the `time` of the breaker's module. Moved in eighths of a second, which floats hold exactly."""
+    """Replaces the module `time` in the breaker. It moves in eighths of a second, which floats hold exactly."""
 
     def __init__(self) -> None:
         self.now = 1000.0
@@ -21,7 +21,7 @@ class FakeClock:
 
 @dataclass
 class Circuit:
-    """The model: `phase` counts the changes of state, and an export belongs to the phase that it began in."""
+    """The model. `phase` counts state changes; an export belongs to the phase in which it began."""
 
     threshold: int
     open_seconds: float
@@ -33,7 +33,7 @@ class Circuit:
     probing: bool = False
 
     def ask(self, now: float) -> int | None:
-        """The phase of the export that may now be made; None if none may."""
+        """The phase of the export that may start now; None if no export may start."""
         if self.state is OPEN and now >= self.opened + self.open_seconds:
             self._become(HALF_OPEN)
         if self.state is OPEN or self.probing:
@@ -42,7 +42,7 @@ class Circuit:
         return self.phase
 
     def report(self, phase: int, success: bool | None, now: float) -> None:
-        """How the export went; None says nothing about the endpoint."""
+        """Report an export's success; None says nothing about the endpoint."""
         if phase != self.phase:
             return
         self.probing = False

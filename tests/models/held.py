@@ -1,4 +1,4 @@
-"""An exporter whose exports wait for the test to answer them, so that a client goes step by step."""
+"""An exporter whose exports wait until the test answers them, so that the test steps a client."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class HeldExport:
 
 
 class HeldExporter:
-    """Keeps `exports` in the order of their coming. A stubborn one does not let go of them when it is closed."""
+    """Keeps `exports` in order of arrival. A stubborn exporter does not end them when it is closed."""
 
     def __init__(self, stubborn: bool) -> None:
         self.exports: list[HeldExport] = []
@@ -54,7 +54,7 @@ class HeldExporter:
             self.let_go()
 
     def let_go(self) -> None:
-        """End what is held, and whatever may come."""
+        """End the held exports and all later ones."""
         self._lets_go = True
         self._answer_all()
 
@@ -65,7 +65,7 @@ class HeldExporter:
 
 
 class Call:
-    """A call that may have to wait, in a thread of its own; it has begun to wait when this is made."""
+    """A call in its own thread. The constructor returns once the call waits or has returned."""
 
     def __init__(self, target: Callable[[], Any]) -> None:
         self.result: Any = None
@@ -77,7 +77,7 @@ class Call:
         self.result = target()
 
     def _waits(self) -> bool:
-        """Whether it stands in `ReentrantEvent.wait`, past everything that it does before it waits."""
+        """Whether the thread is inside `ReentrantEvent.wait`, so that the code before the wait has run."""
         frame = sys._current_frames().get(self._thread.ident or 0)
         return frame is not None and frame.f_code is ReentrantEvent.wait.__code__
 

@@ -1,4 +1,4 @@
-"""The breakers of two hosts against a model each: any order of exports, outcomes, late outcomes and time."""
+"""Two hosts' breakers against a model each: any order of exports, outcomes, late outcomes and time."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ MANAGER = CircuitBreakerManager.get_instance()
 
 @dataclass
 class Side:
-    """A breaker, its model, and the exports under way: the permit of the one, the phase of the other."""
+    """A breaker, its model, and the running exports as pairs of the breaker's permit and the model's phase."""
 
     breaker: CircuitBreaker
     model: Circuit
@@ -58,14 +58,16 @@ class BreakerMachine(RuleBasedStateMachine):
     def report(self, data: st.DataObject, success: bool | None, newest: bool) -> None:
         side = data.draw(st.sampled_from([side for side in self.sides if side.under_way]))
         last = len(side.under_way) - 1
-        index = last if newest else data.draw(st.integers(0, last))  # the older, the staler
+        index = (
+            last if newest else data.draw(st.integers(0, last))
+        )  # an older export may belong to an earlier phase
         permit, phase = side.under_way.pop(index)
         side.breaker.report(permit, success)
         side.model.report(phase, success, self.clock.now)
 
     @rule(index=st.integers(0, 1), success=st.booleans(), times=st.integers(1, 5))
     def export(self, index: int, success: bool, times: int) -> None:
-        """Whole exports in a row: what mostly happens, and what gets far from where it began."""
+        """Complete exports in a row: the usual case, which reaches states that single steps rarely reach."""
         for _ in range(times):
             self.ask(index)
             side = self.sides[index]
@@ -79,7 +81,7 @@ class BreakerMachine(RuleBasedStateMachine):
         self.clock.now += eighths / 8
 
     @rule(index=st.integers(0, 1), early=st.booleans())
-    def the_timeout_of_a_circuit_is_all_but_over(self, index: int, early: bool) -> None:
+    def the_timeout_of_a_circuit_is_almost_over(self, index: int, early: bool) -> None:
         model = self.sides[index].model
         if model.state is not CLOSED:
             self.clock.now = max(
@@ -87,7 +89,7 @@ class BreakerMachine(RuleBasedStateMachine):
             )
 
     @invariant()
-    def states_are_the_model_s(self) -> None:
+    def states_match_the_model(self) -> None:
         for side in self.sides:
             assert side.breaker.state is side.model.state
 
@@ -97,5 +99,5 @@ class BreakerMachine(RuleBasedStateMachine):
             MANAGER.remove_circuit_breaker(host)
 
 
-def test_the_breakers_of_two_hosts_are_each_in_the_state_of_their_model() -> None:
+def test_the_breakers_of_two_hosts_match_their_models() -> None:
     run(BreakerMachine, settings=scaled(100, 50))

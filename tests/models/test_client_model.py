@@ -28,7 +28,7 @@ from support.waiting import wait_until
 
 @dataclass(frozen=True)
 class Answer:
-    """Of an export: the outcome, for what is left when some were delivered and some rejected; or what is no answer."""
+    """An export's answer: events delivered and rejected, and the outcome of the rest; or an invalid result."""
 
     outcome: ExportOutcome
     delivered: int = 0
@@ -52,18 +52,20 @@ FATES = ["delivered", "rejected", "failed", "dropped_queue_full", "dropped_circu
 
 
 class ClientMachine(RuleBasedStateMachine):
-    """Every export waits for its answer by a rule, so that at each step the model knows where all events are."""
+    """A rule answers each export, so that the model knows at each step where every event is."""
 
     def __init__(self) -> None:
         super().__init__()
         self.clock = FakeClock()
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(breaker_module, "time", self.clock)
-        self.seen = 0  # exports that the model knows of
-        self.calls: list[tuple[Call, set[str] | None]] = []  # under way, and for which events; None: a close
-        self.complete: bool | None = None  # what the close answered
+        self.seen = 0  # exports that the model has seen
+        self.calls: list[
+            tuple[Call, set[str] | None]
+        ] = []  # running calls and the events that each waits for; None: a close
+        self.complete: bool | None = None  # what the close returned
         self.steps = 0
-        self.late = 0  # closes of a client that is closed
+        self.late = 0  # closes of a closed client
 
     @initialize(
         batch_size=st.integers(1, 4),
@@ -84,9 +86,12 @@ class ClientMachine(RuleBasedStateMachine):
         circuit: tuple[int, int] | None,
         stays_open_for: int,
     ) -> None:
-        self.stays_open_for = stays_open_for  # for otherwise most examples would be about closed clients
+        # Without it, most examples would test closed clients.
+        self.stays_open_for = stays_open_for
         threshold, eighths = circuit or (1, 1)
-        prompt = prompt or retain  # a client asks as often, at the most, whether the circuit has closed
+        prompt = (
+            prompt or retain
+        )  # the flush interval limits how often a client asks whether the circuit has closed
         config = TelemetryConfiguration(
             enabled=True,
             batch_size=batch_size,
@@ -104,11 +109,11 @@ class ClientMachine(RuleBasedStateMachine):
             batch_size, capacity, retain, prompt, Circuit(threshold, eighths / 8) if circuit else None
         )
 
-    # What is done to the client.
+    # Rules: what the test does to the client.
 
     @rule(count=st.integers(1, 12), answers=st.lists(ANSWERS, max_size=2))
     def enqueue(self, count: int, answers: list[Answer]) -> None:
-        """A burst, and the answers to the first of the exports that it leads to."""
+        """Enqueue a burst, and answer the first exports that it causes."""
         for _ in range(count):
             event = f"{self.model.enqueued}"
             self.client.enqueue(make_log(event))
@@ -119,7 +124,7 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held is not None)
     @rule(answers=st.lists(ANSWERS, min_size=1, max_size=4))
     def answer(self, answers: list[Answer]) -> None:
-        """The export under way ends, also one that the client has given up on; so do those that follow."""
+        """End the running export, even an abandoned one, and the exports that follow."""
         for answer in answers:
             if self.held is None:
                 break
@@ -132,12 +137,12 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.held is not None)
     @rule(times=st.integers(2, 6))
     def recover(self, times: int) -> None:
-        """What there is goes through."""
+        """Deliver all outstanding events."""
         self.answer([Answer(ExportOutcome.DELIVERED)] * times)
 
     @precondition(lambda self: self.model.outstanding() or self.steps < 3)
     @rule(timeout=st.sampled_from([0, 0, 0.01]))
-    def flush_in_vain_or_not(self, timeout: float) -> None:
+    def flush_with_a_timeout(self, timeout: float) -> None:
         waits = bool(self.model.outstanding())
         self.model.flush()
         flushed = self.client.flush(timeout)
@@ -158,7 +163,7 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.steps >= self.stays_open_for and len(self.calls) < 4 and self.late < 4)
     @rule(at_once=st.booleans(), before=st.integers(0, 6), after=st.integers(0, 3))
     def close(self, at_once: bool, before: int, after: int) -> None:
-        """Mostly with events under way, and with some that come too late."""
+        """Close, mostly with events outstanding, and enqueue some events too late."""
         self.enqueue(before, [])
         self.late += self.model.closed
         if at_once:
@@ -172,12 +177,12 @@ class ClientMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.model.circuit is not None and self.model.circuit.state is not CLOSED)
     @rule(eighths=st.integers(1, 20))
     def time_passes(self, eighths: int) -> None:
-        """For the circuit; a client that waits for it asks again by itself."""
+        """Move the circuit's clock; a client that waits for the circuit asks again by itself."""
         self.clock.now += eighths / 8
         self.follow()
 
     def close_at_once(self) -> None:
-        """No time at all; another's close, which has time, it leaves alone."""
+        """Close with timeout 0; a running close with more time continues."""
         others, outstanding = self.model.closing, bool(self.model.outstanding())
         self.model.closing = True
         known = len(self.exporter.exports)
@@ -190,7 +195,7 @@ class ClientMachine(RuleBasedStateMachine):
         else:
             assert complete is not outstanding
             self.complete = complete
-            # What its last moment has seen: a batch that still left, or was dropped by an open circuit.
+            # In its last moment, the close may still send a batch or drop it at an open circuit.
             late = [event for held in self.exporter.exports[known:] for event in held.ids]
             self.seen = len(self.exporter.exports)
             assert late == list(self.model.queue)[: len(late)]
@@ -199,7 +204,7 @@ class ClientMachine(RuleBasedStateMachine):
                 self.model.dropped(dropped - self.model.fates["dropped_circuit_open"])
             self.model.give_up(len(late))
 
-    # What comes of it.
+    # Invariants, and the steps that the client takes by itself.
 
     @property
     def held(self) -> HeldExport | None:
@@ -207,7 +212,7 @@ class ClientMachine(RuleBasedStateMachine):
         return exports[-1] if exports and not exports[-1].answered else None
 
     def follow(self) -> None:
-        """Let the model take the steps that the client now takes by itself, and see that it takes them."""
+        """Take the client's automatic steps in the model, and check that the client takes them."""
         model = self.model
         while not model.closed and model.due():
             if model.let_through(self.clock.now):
@@ -215,7 +220,7 @@ class ClientMachine(RuleBasedStateMachine):
                 model.send(self.exporter.exports[self.seen].ids)
                 self.seen += 1
             elif model.retain and not model.closing:
-                break  # the circuit is open, and what it does not let through waits
+                break  # the circuit is open, and its events wait
             else:
                 wait_until(self.all_due_are_dropped, what=self.told("not dropped"))
                 model.dropped(self.client.stats().dropped_circuit_open - model.fates["dropped_circuit_open"])
@@ -238,7 +243,7 @@ class ClientMachine(RuleBasedStateMachine):
         assert stats.closes, stats
 
     @invariant()
-    def the_account_is_the_model_s(self) -> None:
+    def the_account_matches_the_model(self) -> None:
         model = self.model
         expected = {
             **{fate: model.fates[fate] for fate in FATES},
@@ -251,23 +256,23 @@ class ClientMachine(RuleBasedStateMachine):
             stats = self.client.stats()
             return {name: getattr(stats, name) for name in expected}
 
-        # It takes its moment until an answer has been counted, or a batch that the circuit keeps is back.
+        # It takes a moment until the client counts an answer or requeues a batch at an open circuit.
         wait_until(lambda: seen() == expected, 5, lambda: f"{seen()}, but the model says {expected}")
 
     @invariant()
-    def nothing_is_sent_that_the_model_does_not_know_of(self) -> None:
+    def only_batches_of_the_model_are_sent(self) -> None:
         assert len(self.exporter.exports) == self.seen
         assert self.exporter.closed is self.model.closed or self.calls
 
     @invariant()
-    def a_call_is_over_when_and_only_when_what_it_waits_for_is(self) -> None:
+    def a_call_returns_exactly_when_its_events_are_finished(self) -> None:
         for call, waits_for in list(self.calls):
             if self.model.closed or (waits_for is not None and waits_for <= self.model.over):
                 call.join()
                 assert call.result is (self.complete if waits_for is None else True)
                 self.calls.remove((call, waits_for))
             else:
-                assert not call.over, f"over too soon: {call.result}"
+                assert not call.over, f"returned too soon: {call.result}"
 
     def teardown(self) -> None:
         try:
@@ -282,5 +287,5 @@ class ClientMachine(RuleBasedStateMachine):
             CircuitBreakerManager.get_instance().remove_circuit_breaker("host")
 
 
-def test_each_event_of_a_client_is_where_its_model_says() -> None:
+def test_a_clients_account_matches_its_model() -> None:
     run(ClientMachine, settings=scaled(100, 40))

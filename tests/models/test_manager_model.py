@@ -1,4 +1,4 @@
-"""The manager against a model of who holds a lease of what: step by step, and from several threads at once."""
+"""The manager against a model of the leases: step by step, and from several threads at once."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ SPELLINGS = {
 
 @dataclass
 class Share:
-    """The model of one client's life: its leases in the order of their coming, each with its auth's name."""
+    """The model of one client: its leases in the order of acquisition, each with the name of its `auth`."""
 
     client: TelemetryClient
     breaker: CircuitBreaker
@@ -56,7 +56,7 @@ class Share:
 
 
 class ManagerMachine(RuleBasedStateMachine):
-    """Two hosts with exporters, and a real server, which alone sees whose `auth` is used."""
+    """Two hosts with exporters, and a real server, which shows which `auth` the client uses."""
 
     server: TelemetryServer
 
@@ -65,18 +65,18 @@ class ManagerMachine(RuleBasedStateMachine):
         url = self.server.url
         self.spellings = {**SPELLINGS, url: [url, url.upper() + "/", f"  {url}/some/path"]}
         self.names = itertools.count()
-        self.shares: dict[str, Share] = {}  # of the hosts that have leases
-        self.leases: list[tuple[TelemetryClientLease, Share]] = []  # all there ever were
+        self.shares: dict[str, Share] = {}  # hosts with leases
+        self.leases: list[tuple[TelemetryClientLease, Share]] = []  # every lease so far
         self.requests = len(self.server.requests)
         self.steps = 0
 
     @initialize(first_close_at=st.sampled_from([15, 100, 5]))
     def make(self, first_close_at: int) -> None:
-        self.first_close_at = first_close_at  # otherwise there would seldom be many leases
+        self.first_close_at = first_close_at  # otherwise there would rarely be many leases
 
     @rule(data=st.data(), with_auth=st.booleans(), server=st.booleans())
     def acquire(self, data: st.DataObject, with_auth: bool, server: bool) -> None:
-        """In any spelling; the exporter of the first is used, and the newest one's auth."""
+        """Acquire in any spelling; the client uses the first lease's exporter and the newest lease's auth."""
         host = self.server.url if server else data.draw(st.sampled_from(sorted(SPELLINGS)))
         spelling = data.draw(st.sampled_from(self.spellings[host]))
         exporter = None if server else InMemoryTelemetryExporter()
@@ -96,9 +96,9 @@ class ManagerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), times=st.sampled_from([1, 1, 2, 3]))
     def release(self, data: st.DataObject, times: int) -> None:
-        """Any lease, also one that was released long ago, whose host may have others by now."""
+        """Release any lease, even one that was released long ago and whose host has newer leases."""
         lease, share = data.draw(st.sampled_from(self.leases), label="lease")
-        auth = share.auth()  # what is left is still sent with that of the last
+        auth = share.auth()  # the remaining events still go out with the last lease's auth
         for _ in range(times):
             assert lease.release() is True
         share.leases.pop(lease, None)
@@ -124,7 +124,7 @@ class ManagerMachine(RuleBasedStateMachine):
     @precondition(lambda self: self.leases)
     @rule(data=st.data(), count=st.integers(1, 4), flush=st.booleans())
     def enqueue(self, data: st.DataObject, count: int, flush: bool) -> None:
-        """Through any lease; one that is released does no harm to others."""
+        """Enqueue through any lease; a released lease does not affect the others."""
         live = [(lease, share) for lease, share in self.leases if lease in share.leases]
         lease, share = data.draw(st.sampled_from(live * 3 + self.leases), label="lease")
         for _ in range(count):
@@ -134,7 +134,7 @@ class ManagerMachine(RuleBasedStateMachine):
                 share.too_late += 1
             else:
                 share.sent += ids_of([log])
-        # A batch that is full is sent by itself: at some moment, so that its auth is known only if that is now.
+        # A full batch leaves by itself at an unknown moment: flush now, while the expected auth is known.
         if flush or len(share.sent) >= CONFIG.batch_size:
             assert lease.client.flush(10) is True
             self.check_auth(share, share.auth())
@@ -148,13 +148,13 @@ class ManagerMachine(RuleBasedStateMachine):
 
     def check_auth(self, share: Share, name: str | None) -> None:
         if share.exporter is not None:
-            return  # what the server has seen meanwhile is another's
+            return  # the server's latest request belongs to another client
         requests = self.server.requests[self.requests :]
         self.requests += len(requests)
         assert {request.headers.get("Authorization") for request in requests} <= {name}
 
     @invariant()
-    def who_holds_what_is_the_model_s(self) -> None:
+    def leases_match_the_model(self) -> None:
         self.steps += 1
         live = {host: len(share.leases) for host, share in self.shares.items() if share.leases}
         assert MANAGER.hosts() == sorted(live)
@@ -162,13 +162,13 @@ class ManagerMachine(RuleBasedStateMachine):
             assert {MANAGER.ref_count(spelling) for spelling in spellings} == {live.get(host, 0)}
 
     @invariant()
-    def a_breaker_lives_as_long_as_a_lease_of_its_host(self) -> None:
+    def a_breaker_lives_as_long_as_its_host_has_leases(self) -> None:
         assert BREAKERS.hosts() == sorted(self.shares)
         for host, share in self.shares.items():
             assert BREAKERS.get_circuit_breaker(host) is share.breaker
 
     @invariant()
-    def a_client_lives_as_long_as_a_lease_of_it(self) -> None:
+    def a_client_lives_as_long_as_its_leases(self) -> None:
         accepted = set(self.server.accepted)
         for _, share in self.leases:
             assert share.client.is_open is not share.ended
@@ -190,7 +190,7 @@ class ManagerMachine(RuleBasedStateMachine):
         assert MANAGER.hosts() == BREAKERS.hosts() == []
 
 
-def test_hosts_clients_breakers_and_auths_are_those_of_the_model(server: TelemetryServer) -> None:
+def test_hosts_clients_breakers_and_auths_match_the_model(server: TelemetryServer) -> None:
     machine = type("Machine", (ManagerMachine,), {"server": server})
     run(machine, settings=scaled(100, 30))
 
@@ -199,7 +199,7 @@ def test_hosts_clients_breakers_and_auths_are_those_of_the_model(server: Telemet
 
 
 class Living:
-    """Of one host: the exporters that were used and are not closed yet, now and at the most."""
+    """The open exporters of one host, now and at the peak."""
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
@@ -247,7 +247,7 @@ def threads_that_change_often() -> Iterator[None]:
 
 
 class Race:
-    """Programs of one thread each, and what is known of all the clients that they came by."""
+    """Runs one program per thread and collects what is known about all their clients."""
 
     def __init__(self, programs: list[list[tuple[str, str]]], rounds: int = 3) -> None:
         self.programs = programs
@@ -314,12 +314,12 @@ class Race:
         assert sum(s.delivered for s in stats) == len(arrived)
         too_late = sum(s.dropped_closed for s in stats)
         assert len(arrived) + too_late == len(self.enqueued)
-        assert self.close_all or not too_late, "lost, though a lease was held"
+        assert self.close_all or not too_late, "lost although a lease was held"
 
 
 @scaled(150)
 @given(programs=PROGRAMS)
-def test_acquire_and_release_race_and_there_is_one_live_client_a_host(
+def test_racing_acquires_and_releases_have_one_live_client_per_host(
     programs: list[list[tuple[str, str]]],
 ) -> None:
     race = Race(programs)
@@ -330,7 +330,7 @@ def test_acquire_and_release_race_and_there_is_one_live_client_a_host(
 
 @scaled(100)
 @given(programs=PROGRAMS, at=st.integers(0, 12))
-def test_close_all_in_the_middle_of_such_a_race_loses_no_event_from_the_account(
+def test_close_all_during_such_a_race_keeps_every_event_in_the_account(
     programs: list[list[tuple[str, str]]], at: int
 ) -> None:
     programs[0].insert(at, ("close all", ""))

@@ -1,4 +1,4 @@
-"""ADBC connections over SQLite and DuckDB: how tests open them, and what they have told."""
+"""ADBC connections over SQLite and DuckDB: opening them, and reading the events that they recorded."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ THREE_ROWS = "SELECT 1 AS n UNION ALL SELECT 2 UNION ALL SELECT 3"
 
 
 class Recording(InMemoryTelemetryExporter):
-    """What has arrived, read from the exporter after a flush of the client of `ENDPOINT`."""
+    """An exporter that flushes the client of `ENDPOINT` before it returns the received events."""
 
     def driver_logs(self) -> list[OssSqlDriverTelemetryLog]:
         for host in TelemetryClientManager.get_instance().hosts():
@@ -51,7 +51,7 @@ class Recording(InMemoryTelemetryExporter):
         return [event_of(log) for log in self.driver_logs()]
 
     def statements(self) -> list[Event]:
-        """All but the beginnings and ends of sessions."""
+        """All events except the beginnings and ends of sessions."""
         return [event for event in self.events() if not event[0].endswith("_SESSION")]
 
 
@@ -101,7 +101,7 @@ def wait_for_no_clients() -> None:
 
 
 def script(connection: Any) -> Iterator[Callable[[], object]]:
-    """What a program may do with a connection; whatever comes of a step is compared."""
+    """Steps of a program that uses a connection; tests compare each step's outcome."""
     cursor = connection.cursor()
     yield lambda: cursor.execute("CREATE TABLE t (n INT, s TEXT)") is cursor
     yield lambda: cursor.executemany("INSERT INTO t VALUES (?, ?)", [(1, "a"), (2, "b"), (3, None)])

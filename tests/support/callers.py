@@ -1,4 +1,4 @@
-"""Connections as they are beside instrumented ones, and drivers that warn in their caller's name."""
+"""Bare and instrumented connections side by side, and drivers whose warnings point at their caller."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def followed(connection: Any) -> Any:
 
 
 def both(connect: Callable[[], Any]) -> Iterator[Any]:
-    """A connection as it is and an instrumented one, each closed in the end."""
+    """A bare connection and an instrumented one; each is closed at the end."""
     for is_instrumented in (False, True):
         raw = connect()
         connection = followed(raw) if is_instrumented else raw
@@ -24,14 +24,14 @@ def both(connect: Callable[[], Any]) -> Iterator[Any]:
 
 
 def seen_by(connect: Callable[[], Any], steps: Callable[[Any], Iterator[Callable[[], object]]]) -> None:
-    """The steps have the same outcomes on a connection as it is and on an instrumented one."""
+    """Assert that the steps have the same outcomes on a bare connection and on an instrumented one."""
     plain, instrumented = (outcomes(steps(connection)) for connection in both(connect))
     for one, other in zip(instrumented, plain, strict=True):
         assert one == other
 
 
 class WarningCursor:
-    """A cursor that warns of everything in its caller's name."""
+    """A cursor whose methods all warn with a stack level that points at their caller."""
 
     description: Any = None
     arraysize = 1

@@ -1,10 +1,10 @@
-"""A monotonic clock that stands still, for modules that ask `time.monotonic`."""
+"""A monotonic clock that stands still, for modules that call `time.monotonic`."""
 
 from __future__ import annotations
 
 
 class Clock:
-    """Stands in for the module `time`; a test sets `now`, in seconds."""
+    """Replaces the module `time`; a test sets `now`, in seconds."""
 
     def __init__(self) -> None:
         self.now = 1000.0

@@ -1,4 +1,4 @@
-"""What tests of the collector have in common: logs, a sender, and a store's writer that waits."""
+"""Helpers of the collector's tests: logs, a sender, and a gate before the store's writer."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ TIMEOUT = 20.0
 
 
 def a_log(**fields: Any) -> schema.TelemetryFrontendLog:
-    """A complete log; fields of the driver's log may be given."""
+    """A complete log; `fields` replace fields of the driver's log."""
     driver_log: dict[str, Any] = {
         "session_id": "session-1",
         "sql_statement_id": "statement-1",
@@ -60,7 +60,7 @@ def encoded(log: schema.TelemetryFrontendLog) -> str:
 
 
 def altered(path: str, value: object) -> str:
-    """A good log's JSON with one value put where `path` says, or taken out for `...`."""
+    """A valid log's JSON with the value at `path` replaced, or removed for `...`."""
     log: dict[str, Any] = json.loads(encoded(a_log()))
     *parents, name = path.split(".")
     inner = log
@@ -78,7 +78,7 @@ def request_body(*logs: str) -> bytes:
 
 
 class Sender:
-    """One connection to a collector, kept alive; requests are never repeated."""
+    """A kept-alive connection to a collector that never repeats a request."""
 
     def __init__(self, url: str) -> None:
         parsed = urllib3.util.parse_url(url)
@@ -108,7 +108,7 @@ class Sender:
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
-    """What a file holds, once its collector has stopped."""
+    """The rows of a database file whose collector has stopped."""
     connection = duckdb.connect(str(database), read_only=True)
     try:
         found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
@@ -128,7 +128,7 @@ def kept(count: int) -> list[intake.ReceivedLog]:
 
 
 class Gate:
-    """Holds the store's writer before it inserts, and notes how many requests each transaction takes."""
+    """Holds the store's writer before each insert, and records how many requests each transaction takes."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.entered = threading.Event()

@@ -1,4 +1,4 @@
-"""The databases of the matrix: each through ADBC, and through its own PEP 249 driver."""
+"""The databases of the matrix, each through ADBC and through its own PEP 249 driver."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ ENDPOINT = "telemetry.example"
 
 @dataclass(frozen=True)
 class Database:
-    """A way to a database.
+    """A database and the driver that reaches it.
 
     Attributes:
         name: the column of the matrix.
-        adbc: whether the way is ADBC.
-        open: makes an empty database, and each time it is called a connection to it.
+        adbc: whether the driver is ADBC's.
+        open: opens a connection to the same empty database at each call.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Database:
 
     @property
     def mark(self) -> str:
-        """The placeholder of parameters."""
+        """The parameter placeholder."""
         return {"ADBC PostgreSQL": "$1", "psycopg": "%s"}.get(self.name, "?")
 
 
@@ -84,7 +84,7 @@ def database_of(request: pytest.FixtureRequest, name: str) -> Database:
 
 @dataclass
 class Followed:
-    """An instrumented connection, and what it has told."""
+    """An instrumented connection and the events that it recorded."""
 
     database: Database
     connection: Any
@@ -104,7 +104,7 @@ def follow(database: Database, **options: Any) -> Followed:
 
 
 def followed(request: pytest.FixtureRequest, name: str) -> Iterator[Followed]:
-    """An instrumented connection that is closed in the end."""
+    """An instrumented connection, closed at the end."""
     thing = follow(database_of(request, name))
     try:
         yield thing

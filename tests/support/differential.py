@@ -1,4 +1,4 @@
-"""What a program sees of each step: to run the same steps with and without instrumentation, and to compare."""
+"""The outcomes of a program's steps, to compare runs with and without instrumentation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from types import TracebackType
 import adbc_telemetry
 
 PACKAGE = os.path.join(os.path.dirname(adbc_telemetry.__file__), "")
-"""The folder of this package's code."""
+"""The folder of the package's code."""
 
 
 def outcomes(steps: Iterable[Callable[[], object]], whole_traces: bool = True) -> list[object]:
-    """The result of each step, or all there is to an error, and the warnings on the way.
+    """Each step's result, or everything about its error, and its warnings.
 
-    Of tracebacks every frame, or only the last.
+    With `whole_traces`, tracebacks include every frame; else only the last.
     """
     seen: list[object] = []
     for number, step in enumerate(steps):
@@ -49,7 +49,7 @@ def all_of(error: BaseException, whole_trace: bool) -> tuple[object, ...]:
 
 
 def frames(trace: TracebackType | None) -> list[tuple[str, str, int | None]]:
-    """The frames of a traceback; in Python 3.10, which cannot take any out, all but ours."""
+    """The frames of a traceback; in Python 3.10, where the package cannot remove its own frames, without those."""
     told = [(each.filename, each.name, each.lineno) for each in traceback.extract_tb(trace)]
     if sys.version_info < (3, 11):
         told = [each for each in told if not is_ours(each[0])]
@@ -57,10 +57,10 @@ def frames(trace: TracebackType | None) -> list[tuple[str, str, int | None]]:
 
 
 def is_ours(filename: str) -> bool:
-    """Whether code of this package is in that file. The clone may be in a folder of the same name."""
+    """Whether the file holds code of the package; the clone's folder may have the same name."""
     return filename.startswith(PACKAGE)
 
 
 def without_addresses(text: str) -> str:
-    """The text without what differs from run to run, such as the stack of a driver in C++."""
+    """The text without what differs between runs, such as the stack of a C++ driver."""
     return re.sub(r"0x[0-9a-f]+", "0x", re.sub(r"Stack Trace:.*", "", text, flags=re.DOTALL))

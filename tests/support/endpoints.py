@@ -1,4 +1,4 @@
-"""What stands between a client and the service, healthy and faulty: TLS, proxies, and bare sockets.
+"""Healthy and faulty endpoints between a client and the service: TLS, proxies and bare sockets.
 
 A faulty endpoint is a function of a connection, for `support.server.raw_endpoint`.
 """
@@ -35,7 +35,7 @@ class TlsTelemetryServer(TelemetryServer):
 
     def __init__(self, context: ssl.SSLContext) -> None:
         super().__init__()
-        # The handshake belongs to the connection's own thread: one that hangs must not keep others from being accepted.
+        # The connection's own thread makes the handshake: a hanging one must not block `accept`.
         self._server.socket = context.wrap_socket(
             self._server.socket, server_side=True, do_handshake_on_connect=False
         )
@@ -46,15 +46,15 @@ class TlsTelemetryServer(TelemetryServer):
 
 
 def https(url: str) -> str:
-    """The same address, asked by TLS whatever it speaks."""
+    """The same address as an https URL, whatever protocol it speaks."""
     return url.replace("http://", "https://")
 
 
 def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
-    """`serve`, on the inside of a TLS connection."""
+    """Run `serve` inside a TLS connection."""
 
     def run(connection: socket.socket) -> None:
-        # Of a copy: the endpoint, at its end, shuts the connection down under a `serve` that goes on for ever.
+        # A copy: at its end, the endpoint shuts the connection down under a `serve` that never returns.
         with context.wrap_socket(connection.dup(), server_side=True) as inside:
             serve(inside)
 
@@ -65,15 +65,15 @@ def over_tls(context: ssl.SSLContext, serve: Serve) -> Serve:
 
 
 def read_head(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
-    """The first line, the headers (Like-This), and what has come of the body.
+    """The first line, the headers (Like-This), and the body's bytes so far.
 
-    Raises ConnectionError when the client has gone.
+    Raises ConnectionError when the client has closed the connection.
     """
     data = b""
     while b"\r\n\r\n" not in data:
         piece = connection.recv(65536)
         if not piece:
-            raise ConnectionError("the client has gone")
+            raise ConnectionError("the client has closed the connection")
         data += piece
     head, _, rest = data.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
@@ -81,13 +81,13 @@ def read_head(connection: socket.socket) -> tuple[str, dict[str, str], bytes]:
 
 
 def read_request(connection: socket.socket, piece_bytes: int = 65536) -> Request:
-    """A whole request. Raises ConnectionError when the client has gone."""
+    """A whole request. Raises ConnectionError when the client has closed the connection."""
     first, headers, rest = read_head(connection)
     body = bytearray(rest)
     while len(body) < int(headers.get("Content-Length", "0")):
         piece = connection.recv(piece_bytes)
         if not piece:
-            raise ConnectionError("the client has gone")
+            raise ConnectionError("the client has closed the connection")
         body += piece
     return Request(first.split(" ")[1], headers, bytes(body))
 
@@ -100,13 +100,13 @@ def write_answer(
 
 
 def reset(connection: socket.socket) -> None:
-    """Vanish with a RST instead of a farewell."""
+    """Close the connection with a RST."""
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     connection.close()
 
 
 class RawService:
-    """The service, one step at a time: it remembers requests and accepted events, and the scenario does the rest."""
+    """The service in steps: it records requests and accepted events, and the scenario does the rest."""
 
     def __init__(self) -> None:
         self.requests: list[Request] = []
@@ -123,7 +123,7 @@ class RawService:
         write_answer(connection, "200 OK", answer, *headers)
 
     def serve(self, connection: socket.socket) -> None:
-        """As a healthy server does."""
+        """Serve a connection as a healthy server does."""
         while True:
             self.accept(connection, self.read(connection))
 
@@ -132,7 +132,7 @@ class RawService:
 
 
 def endless_body(connection: socket.socket) -> None:
-    """As much of an answer as the client will take, without an end."""
+    """An endless body, as fast as the client reads it."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n\r\n")
     while True:
@@ -140,7 +140,7 @@ def endless_body(connection: socket.socket) -> None:
 
 
 def endless_headers(connection: socket.socket) -> None:
-    """A head without an end, as fast as it is read."""
+    """Endless header lines, as fast as the client reads them."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\n")
     while True:
@@ -148,7 +148,7 @@ def endless_headers(connection: socket.socket) -> None:
 
 
 def endless_header_line(connection: socket.socket) -> None:
-    """One header without an end, as fast as it is read."""
+    """One endless header line, as fast as the client reads it."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Long: ")
     while True:
@@ -156,59 +156,61 @@ def endless_header_line(connection: socket.socket) -> None:
 
 
 def endless_continue(connection: socket.socket) -> None:
-    """Always "go on", never an answer."""
+    """Endless interim answers, never a final one."""
     read_request(connection)
     while True:
         connection.sendall(b"HTTP/1.1 100 Continue\r\n\r\n" * 100)
-        time.sleep(0.005)  # enough for there to be always one; a flood would take the test's own time too
+        time.sleep(
+            0.005
+        )  # enough that the client always has one to read; a flood would slow down the test itself
 
 
 def garbage(connection: socket.socket) -> None:
-    """Something, but not HTTP."""
+    """Bytes that are not HTTP."""
     read_request(connection)
     connection.sendall(b"\x00\xff\x16\x03 220 mail.example ESMTP\r\n" * 3)
     connection.close()
 
 
 def chunks_cut_short(connection: socket.socket) -> None:
-    """The last chunk never comes."""
+    """Closes before the last chunk."""
     read_request(connection)
     connection.sendall(b'HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{"\r\n')
     connection.close()
 
 
 def chunks_of_garbage(connection: socket.socket) -> None:
-    """A chunk whose length is no number."""
+    """A chunk whose length is not a number."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nmany\r\n{}\r\n")
     connection.close()
 
 
 def two_lengths(connection: socket.socket) -> None:
-    """Says twice how long the answer is, and not the same."""
+    """Two Content-Length headers that differ."""
     read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}")
 
 
 def no_answer(connection: socket.socket) -> None:
-    """Reads the request and hangs up."""
+    """Reads the request and closes the connection."""
     read_request(connection)
     connection.close()
 
 
 def reset_in_mid_upload(connection: socket.socket) -> None:
-    """Vanishes with the head in hand and most of the body under way."""
+    """Resets the connection after the head, while the client sends the body."""
     read_head(connection)
     reset(connection)
 
 
 def reads_nothing(connection: socket.socket) -> None:
-    """Takes what the buffers take, and no more; `raw_endpoint` keeps the connection open."""
+    """Reads nothing, so that only the buffers take bytes; `raw_endpoint` keeps the connection open."""
 
 
 @contextmanager
 def full_backlog() -> Iterator[str]:
-    """The URL of a port at which connecting itself hangs: the queue is full and is not emptied."""
+    """The URL of a port where connecting hangs: the backlog is full, and nothing accepts."""
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -227,12 +229,12 @@ def full_backlog() -> Iterator[str]:
 
 
 class ConnectProxy:
-    """A proxy that knows one name only, whichever is asked for: the server on `port` of this machine.
+    """A proxy that resolves every name to the server on `port` of this machine.
 
     Attributes:
         asked: the first line of each request.
-        heads: all that each client said in clear.
-        carried: every byte from the clients, as it went through.
+        heads: the headers of each request to the proxy.
+        carried: every byte from the clients, as it passed through the tunnel.
     """
 
     def __init__(self, port: int, *, authorization: str | None = None) -> None:
@@ -249,7 +251,7 @@ class ConnectProxy:
             self.heads.append(headers)
             if self._authorization is None or headers.get("Proxy-Authorization") == self._authorization:
                 break
-            write_answer(connection, "407 Proxy Authentication Required", b"who?")
+            write_answer(connection, "407 Proxy Authentication Required", b"unauthorized")
         connection.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
         with socket.create_connection(("127.0.0.1", self._port)) as inside:
             back = threading.Thread(target=_pump, args=(inside, connection, None), daemon=True)
@@ -259,7 +261,7 @@ class ConnectProxy:
 
 
 def _pump(source: socket.socket, target: socket.socket, record: bytearray | None) -> None:
-    with suppress(OSError):  # one of the two has gone
+    with suppress(OSError):  # one side has closed its connection
         while piece := source.recv(65536):
             if record is not None:
                 record += piece

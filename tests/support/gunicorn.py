@@ -1,4 +1,4 @@
-"""gunicorn on a port of its own, and requests to it."""
+"""gunicorn on a free port, and requests to it."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from support.process import RunningPython, python
 def running_gunicorn(
     folder: Path, application: str, endpoint: str, *options: str, interpreter_options: tuple[str, ...] = ()
 ) -> Iterator[tuple[RunningPython, Callable[[str], bytes]]]:
-    """gunicorn with 2 workers, and a function that requests a path and returns the answer.
+    """gunicorn with two workers, and a function that requests a path and returns the answer.
 
     Args:
-        folder: the server's; the application's module is written there.
+        folder: the server's folder; the application's module is written there.
         application: the module, which defines `application`.
         endpoint: `TEST_ENDPOINT` in the server's environment.
-        options: further options of gunicorn's.
-        interpreter_options: options of Python's.
+        options: further options for gunicorn.
+        interpreter_options: options for Python.
     """
     (folder / "application.py").write_text(application, encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0), backlog=128) as listener:
         port = listener.getsockname()[1]
 
         def ask(name: str) -> bytes:
-            # The port listens already: a request that comes early waits in the backlog.
+            # The port listens already: an early request waits in the backlog.
             connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
             try:
                 connection.request("GET", f"/{name}")
@@ -40,7 +40,10 @@ def running_gunicorn(
         gunicorn = python(
             *(*interpreter_options, "-m", "gunicorn", "application:application", "--workers", "2", *options),
             *("--bind", f"fd://{listener.fileno()}", "--chdir", str(folder), "--log-level", "warning"),
-            environ={"TEST_ENDPOINT": endpoint, "HOME": str(folder)},  # it leaves files at home
+            environ={
+                "TEST_ENDPOINT": endpoint,
+                "HOME": str(folder),
+            },  # gunicorn leaves files in the home folder
             pass_fds=[listener.fileno()],
         )
         with gunicorn as running:

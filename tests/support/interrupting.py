@@ -1,4 +1,4 @@
-"""Interruptions at known places: where a collection of garbage, or a signal, could come just as well."""
+"""Interruptions at known lines, where a garbage collection or a signal could happen as well."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from typing import Any
 
 import adbc_telemetry
 
-# Ours, and the modules of the standard library in which locks are held on our behalf.
+# The package, and the standard library's modules that hold locks on its behalf.
 _TRACED = (os.path.dirname(adbc_telemetry.__file__), threading.__file__, queue.__file__)
 
 
 class AtLine:
-    """A trace function that runs `interrupt` at the `number`-th line, and notes where that was."""
+    """A trace function that runs `interrupt` at the `number`-th line and records where that was."""
 
     def __init__(self, number: int, interrupt: Callable[[], object]) -> None:
         self._left = number
@@ -33,15 +33,15 @@ class AtLine:
             if self._left == 0:
                 name = getattr(
                     frame.f_code, "co_qualname", frame.f_code.co_name
-                )  # qualified since Python 3.11
+                )  # qualified names need Python 3.11
                 self.where = f"{name} {frame.f_lineno}"
-                self._interrupt()  # Python does not trace what a trace function does
+                self._interrupt()  # Python does not trace inside a trace function
         return self
 
 
 @contextmanager
 def at_every_line(interrupt: Callable[[], object], times: int) -> Iterator[None]:
-    """Run `interrupt` at each of the first `times` lines, in this thread and in those that start meanwhile."""
+    """Run `interrupt` at each of the first `times` lines, in this thread and in threads that start meanwhile."""
     left = iter(range(times))
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -62,7 +62,7 @@ def at_every_line(interrupt: Callable[[], object], times: int) -> Iterator[None]
 
 
 def interrupted_at_line(number: int, operation: Callable[[], object], interrupt: Callable[[], object]) -> str:
-    """Run `operation`, and `interrupt` at its `number`-th line; returns where that was, "" if it has not so many."""
+    """Run `operation`, and `interrupt` at its `number`-th line; returns where that was, or "" if it has fewer lines."""
     at_line = AtLine(number, interrupt)
     before = sys.gettrace()
     sys.settrace(at_line)

@@ -1,4 +1,4 @@
-"""Events to send."""
+"""Events for tests to send."""
 
 from __future__ import annotations
 

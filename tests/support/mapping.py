@@ -1,6 +1,6 @@
-"""The tables of `docs/instrumentation.md` that show what is in the code.
+"""The tables in `docs/instrumentation.md` that are made from the code.
 
-python tests/support/mapping.py    writes them into the page anew
+python tests/support/mapping.py    writes them into the page
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "instrumentation.md"
 
 
 def operations() -> str:
-    """Each method, with the types of its event and the moment of it."""
+    """Each method, with the types and the moment of its event."""
     adbc = {
         "connect, `adbc_clone`": CREATE_SESSION,
         **{f"`connection.{name}`": operation for name, operation in CONNECTION_OPERATIONS.items()},
@@ -71,18 +71,18 @@ def _rows(operations: Mapping[str, Operation]) -> Iterator[str]:
 
 
 def fetches() -> str:
-    """Each method that fetches, and when it ends the statement."""
+    """Each fetching method, and when it ends the statement."""
     methods: dict[Fetch, list[str]] = {}
     for name, end in CURSOR_FETCHES.items():
         methods.setdefault(end, []).append(f"`{name}`")
-    lines = ["| fetched by | the statement is over |", "| --- | --- |"]
+    lines = ["| fetched by | end of the statement |", "| --- | --- |"]
     lines += [f"| {', '.join(names)} | {end.value} |" for end, names in methods.items()]
     return "\n".join([*lines, ""])
 
 
 def options() -> str:
-    """The options of a connection that are told."""
-    lines = ["| option | of drivers | told as |", "| --- | --- | --- |"]
+    """The connection options that are recorded."""
+    lines = ["| option | drivers | field |", "| --- | --- | --- |"]
     lines += [
         f"| `{each.key}` | {each.driver or 'all'} | `{each.field}` |"
         for each in sorted(ALLOWED_OPTIONS, key=lambda each: (each.driver, each.key, each.field))
@@ -94,7 +94,7 @@ TABLES = {"operations": operations, "fetches": fetches, "options": options, "mat
 
 
 def between_marks(text: str, name: str) -> str:
-    """What stands between the marks of a table in the page."""
+    """The text between a table's marks in the page."""
     found = re.search(rf"<!-- table: {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
     assert found, f"no table {name}"
     return found[1]

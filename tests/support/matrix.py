@@ -1,7 +1,7 @@
-"""The matrix: what each operation is on each database, and the event that it gives.
+"""The matrix: whether each database supports each operation, and the event that it records.
 
-`docs/instrumentation.md` shows it; `tests/test_instrument_matrix.py` proves it, and `tests/test_instrument_docs.py`
-that the two are the same.
+`docs/instrumentation.md` shows it. `tests/integration/test_driver_matrix.py` proves it, and
+`tests/integration/test_instrumentation_docs.py` checks that the page shows the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from support.databases import ADBC, PLAIN, WAYS, Followed
 YES = "yes"
 NO = "–"  # the driver has no such method
 REFUSED = "NotSupportedError"
-BEHIND = "at the cursor's end"  # not of PEP 249: passed on to the driver, and not looked at
+BEHIND = "at the cursor's end"  # outside PEP 249: passed to the driver and not watched
 
 QUERY = Event("EXECUTE_STATEMENT", "QUERY")
 UPDATE = Event("EXECUTE_STATEMENT", "UPDATE")
@@ -28,20 +28,20 @@ CREATE = Event("CREATE_SESSION")
 DELETE = Event("DELETE_SESSION")
 
 SELECT = "SELECT n FROM t ORDER BY n"
-"""Three rows, of the table that every operation finds."""
+"""The three rows of the table that every operation finds."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """An operation.
+    """An operation of the matrix.
 
     Attributes:
-        name: as the docs have it.
-        call: does it, on a connection and a new cursor.
-        event: the one that it gives.
+        name: the name in the documentation.
+        call: runs the operation on a connection and a new cursor.
+        event: the event that it records.
         results: whether there are results, whose format ADBC knows.
-        to_the_end: whether these are read to the end.
-        on: what it is on each database; where nothing is said, `YES`.
+        to_the_end: whether the operation reads them to the end.
+        on: the support per database; `YES` by default.
     """
 
     name: str
@@ -92,12 +92,12 @@ def ingest(_: Followed, cursor: Any) -> None:
 def execute_on_connection(f: Followed, _: Any) -> None:
     cursor = f.connection.execute(SELECT)
     cursor.fetchall()
-    if cursor is not f.connection:  # which it is with duckdb
+    if cursor is not f.connection:  # duckdb returns the connection itself
         cursor.close()
 
 
 def statistics(f: Followed, _: Any) -> None:
-    # PostgreSQL's are those of a single schema.
+    # PostgreSQL's statistics cover a single schema.
     postgresql = f.database.name == "ADBC PostgreSQL"
     schema = f.connection.adbc_current_db_schema if postgresql else None
     f.connection.adbc_get_statistics(db_schema_filter=schema, table_name_filter="t").read_all()
@@ -255,7 +255,7 @@ ROWS: tuple[Row, ...] = (
 
 
 def as_markdown() -> str:
-    """The matrix as the docs show it."""
+    """The matrix as the documentation shows it."""
     lines = [
         "| operation | event | " + " | ".join(WAYS) + " |",
         "| --- | --- |" + " --- |" * len(WAYS),

@@ -1,4 +1,4 @@
-"""Plain PEP 249 connections that tests use."""
+"""PEP 249 connections without ADBC, for tests."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def sqlite(captured: CapturingExporter) -> Any:
 
 
 def script(connection: Any, mark: str) -> Iterator[Callable[[], object]]:
-    """What a program may do with a connection of any driver."""
+    """Steps of a program that uses a connection of any driver."""
     cursor = connection.cursor()
     insert = f"INSERT INTO t VALUES ({mark}, {mark})"
     yield lambda: cursor.execute("CREATE TABLE t (n INT, s VARCHAR(9))") is cursor

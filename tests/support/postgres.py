@@ -1,6 +1,6 @@
-"""A PostgreSQL server of the tests' own, on a socket of its own: the one that the package `pgserver` brings.
+"""A PostgreSQL server for the tests, on its own socket; the package `pgserver` brings the binaries.
 
-It is run without `pgserver`'s own code, which, for root, would make a user of the system and open up folders.
+The tests do not run `pgserver`'s code, which for root creates a system user and opens up folders.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from urllib.parse import quote
 from support.sockets import fits_socket
 from support.waiting import wait_until
 
-# initdb runs its commands by a shell, in double quotes, and libpq takes a comma to separate hosts.
+# initdb quotes its commands for a shell with double quotes, and libpq separates hosts by commas.
 _UNSAFE = frozenset('"$`\\,')
 
 
 def find_binaries() -> Path | None:
-    """The folder of `initdb` and `postgres`; None where there is none. Imports nothing of the package."""
+    """The folder of `initdb` and `postgres`, or None. Does not import the package."""
     package = importlib.util.find_spec("pgserver")
     for place in (package.submodule_search_locations if package else None) or ():
         binaries = Path(place) / "pginstall" / "bin"
@@ -35,16 +35,16 @@ def find_binaries() -> Path | None:
 
 
 def why_not() -> str | None:
-    """Why no PostgreSQL server can run here; None where one can."""
+    """Why no PostgreSQL server can run here; None when it can."""
     if find_binaries() is None:
         return "pgserver brings no PostgreSQL server for this Python"
     if _server_user() is None:
-        return "PostgreSQL needs a user that has a name and is not root"
+        return "PostgreSQL needs a user with a name who is not root"
     return None
 
 
 def _server_user() -> dict[str, Any] | None:
-    """The user that PostgreSQL runs as, for `subprocess`. It refuses to run as root, so root runs it as `nobody`."""
+    """The user that PostgreSQL runs as, as arguments of `subprocess`: `nobody` for root, which PostgreSQL refuses."""
     import pwd
 
     try:
@@ -60,10 +60,10 @@ def _server_user() -> dict[str, Any] | None:
 
 
 class PostgresServer:
-    """Runs until the block is left, in a folder of its own.
+    """Runs in its own folder until the block ends.
 
-    Root runs it as `nobody`, who may not be allowed to enter the folder that the binaries are installed in, nor the one
-    for temporary files. So root copies the binaries to the first folder in which `nobody` can run them.
+    Root runs it as the user `nobody`, which may not have access to the folder of the binaries or the folder for
+    temporary files. So root copies the binaries to the first folder where `nobody` can run them.
     """
 
     def __init__(self, binaries: Path) -> None:
@@ -85,7 +85,7 @@ class PostgresServer:
         raise AssertionError(f"no folder for PostgreSQL: {refused}")
 
     def _settle_in(self, place: str) -> None:
-        """Make the server's folder in `place`. Raises where the server could not run there."""
+        """Make the server's folder in `place`. Raises when the server cannot run there."""
         folder = Path(tempfile.mkdtemp(prefix="pg-", dir=place)).resolve()
         try:
             home = folder / "home"
@@ -179,7 +179,7 @@ class PostgresServer:
     def _end(self) -> None:
         process = self._process
         if process is not None:
-            process.send_signal(signal.SIGINT)  # what PostgreSQL calls a fast shutdown
+            process.send_signal(signal.SIGINT)  # PostgreSQL's fast shutdown
             try:
                 process.wait(20)
             except subprocess.TimeoutExpired:
@@ -189,7 +189,7 @@ class PostgresServer:
 
 
 def _copy_package(binaries: Path, folder: Path) -> Path:
-    """A copy of the package, and of the libraries beside it that its binaries look for by their relative place."""
+    """Copy the package and the libraries beside it, which its binaries find by relative paths."""
     package = binaries.parents[1]
     shutil.copytree(package, folder / package.name, symlinks=True)
     libraries = package.with_name(f"{package.name}.libs")
@@ -199,6 +199,6 @@ def _copy_package(binaries: Path, folder: Path) -> Path:
 
 
 def _give_away(folder: Path, user: int, group: int) -> None:
-    """Make all of `folder` that user's, who can then read it whatever the umask was when it was installed."""
+    """Give all of `folder` to the user, so that an installation with a strict umask is readable."""
     for path in (folder, *folder.rglob("*")):
         os.chown(path, user, group, follow_symlinks=False)

@@ -1,4 +1,4 @@
-"""Python in a process of its own, and the end of it."""
+"""Python in its own process, and how it ends."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from support.sockets import short_temporary_folder
 
 PROGRAM = """
 import atexit, os, signal, sys, threading, time, warnings
-warnings.simplefilter("ignore", DeprecationWarning)  # from 3.12 on, fork warns of every thread
+warnings.simplefilter("ignore", DeprecationWarning)  # from Python 3.12 on, fork warns about every thread
 clients = []
 
-@atexit.register  # before the library is imported, so that it runs after the library's own
+@atexit.register  # registered before the library's import, so that it runs after its exit handler
 def tell_accounts():
     import msgspec
     for client in clients:
@@ -41,12 +41,12 @@ def enqueue(client, count, prefix=""):
         client.enqueue(TelemetryFrontendLog(frontend_log_event_id=f"{prefix}{number}"))
 
 """
-"""What a program of ours begins with: `make_client`, `enqueue`, and the accounts on stdout when it exits."""
+"""The beginning of a test program: `make_client`, `enqueue`, and the accounts on stdout at its exit."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """A process that has ended, at `at` (`time.monotonic()`, which all processes of a machine share)."""
+    """An ended process. `at` is the time of its end: a `time.monotonic()` value, which all processes share."""
 
     code: int
     stdout: str
@@ -55,26 +55,26 @@ class Ended:
 
     @property
     def accounts(self) -> list[ClientStats]:
-        """What `PROGRAM` has told: one a client and process that ended through `atexit`."""
+        """The accounts that `PROGRAM` printed: one per client, in each process that ended through `atexit`."""
         lines = [line for line in self.stdout.splitlines() if line.startswith("{")]
         return [msgspec.json.decode(line, type=ClientStats) for line in lines]
 
     def told(self, key: str) -> list[str]:
-        """What the program has printed after `key`."""
+        """What the program printed after `key`."""
         return [
             line.removeprefix(key).strip() for line in self.stdout.splitlines() if line.startswith(f"{key} ")
         ]
 
 
 class RunningPython:
-    """A child that runs, to be sent signals by its own id; killed when its block is left, if it still does."""
+    """A running child that takes signals; if it still runs at the end of its block, it is killed."""
 
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self._lines: list[str] = []
 
     def wait_for(self, line: str) -> None:
-        """Wait until the program has printed `line`."""
+        """Wait until the program prints `line`."""
         assert self.process.stdout is not None
         while not self._lines or self._lines[-1].strip() != line:
             self._lines.append(self.process.stdout.readline())
@@ -84,7 +84,7 @@ class RunningPython:
         self.process.send_signal(signal_number)
 
     def end(self, timeout: float = 20) -> Ended:
-        """Wait for the end of it."""
+        """Wait until the child ends."""
         stdout, stderr = self.process.communicate(timeout=timeout)
         return Ended(self.process.returncode, "".join(self._lines) + stdout, stderr, time.monotonic())
 
@@ -98,7 +98,7 @@ def running_python(
     environ: Mapping[str, str] | None = None,
     pass_fds: Sequence[int] = (),
 ) -> Iterator[RunningPython]:
-    """Python that runs `code`, as `-c` or, where its own children have to import it, from `file`."""
+    """Python that runs `code`, by `-c` or, if its children must import it, from `file`."""
     source = ["-c", code]
     if file is not None:
         file.write_text(code, encoding="utf-8")
@@ -111,7 +111,7 @@ def running_python(
 def python(
     *arguments: str, environ: Mapping[str, str] | None = None, pass_fds: Sequence[int] = ()
 ) -> Iterator[RunningPython]:
-    """Python with `arguments`."""
+    """A running Python with `arguments`."""
     inherited = {key: value for key, value in os.environ.items() if not key.startswith("COV")}
     with subprocess.Popen(
         [sys.executable, *arguments],
@@ -141,6 +141,6 @@ def run_program(body: str, *arguments: str, timeout: float = 20, file: Path | No
 
 @contextmanager
 def running_program(body: str, *arguments: str, file: Path | None = None) -> Iterator[RunningPython]:
-    """`PROGRAM` and then `body`, running."""
+    """A running Python with `PROGRAM` and then `body`."""
     with running_python(PROGRAM + textwrap.dedent(body), *arguments, file=file) as running:
         yield running

@@ -1,4 +1,4 @@
-"""Endpoints on loopback, healthy and faulty: real sockets, ports by the system's choice."""
+"""Healthy and faulty endpoints on loopback: real sockets on free ports."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Request:
 
 @dataclass
 class Reply:
-    """How to answer: a status, headers and a body (None: as the service would). Held until `release` is set."""
+    """An answer: status, headers and body (None: as the service answers). It waits until `release` is set."""
 
     status: int = 200
     headers: dict[str, str] = field(default_factory=dict)
@@ -64,7 +64,7 @@ class _Server(ThreadingHTTPServer):
         return True
 
     def handle_error(self, request: object, client_address: object) -> None:
-        pass  # a client that goes away in the middle is what some tests are about
+        pass  # in some tests, the client closes the connection halfway
 
 
 class _ServerOnIPv6(_Server):
@@ -72,10 +72,10 @@ class _ServerOnIPv6(_Server):
 
 
 class TelemetryServer:
-    """Speaks the service's wire format, unless `replies` (used up in order) or `always` say otherwise."""
+    """Answers as the service does, unless `replies` (used in order) or `always` give another answer."""
 
     def __init__(self, address: str = "127.0.0.1") -> None:
-        self.connections: list[Any] = []  # the client's address of each that was accepted
+        self.connections: list[Any] = []  # the client's address per accepted connection
         self.requests: list[Request] = []
         self.accepted: list[str] = []
         self.replies: deque[Reply] = deque()
@@ -150,7 +150,7 @@ class TelemetryServer:
 
 @contextmanager
 def raw_endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
-    """An endpoint that does with each connection what `serve` does; yields its URL."""
+    """An endpoint that runs `serve` for each connection; yields its URL."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=128)
     connections: list[socket.socket] = []
     ended = threading.Event()
@@ -168,7 +168,7 @@ def raw_endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
             threading.Thread(target=run, args=(connection,), daemon=True).start()
 
     def run(connection: socket.socket) -> None:
-        with suppress(OSError):  # the other side has gone
+        with suppress(OSError):  # the client has closed the connection
             serve(connection)
 
     thread = threading.Thread(target=accept, daemon=True)
@@ -182,8 +182,8 @@ def raw_endpoint(serve: Callable[[socket.socket], None]) -> Iterator[str]:
         thread.join(5)
         listener.close()
         for connection in connections:
-            with suppress(OSError):  # not connected any more
-                connection.shutdown(socket.SHUT_RDWR)  # also for a `serve` that has made another socket of it
+            with suppress(OSError):  # no longer connected
+                connection.shutdown(socket.SHUT_RDWR)  # also ends a `serve` that wrapped the socket
             connection.close()
 
 
@@ -200,13 +200,13 @@ def _read_request(connection: socket.socket) -> None:
 
 
 def black_hole(connection: socket.socket) -> None:
-    """Accepts, reads, and never answers."""
+    """Reads and never answers."""
     while connection.recv(65536):
         pass
 
 
 def trickle(connection: socket.socket) -> None:
-    """Answers a byte at a time, for ever: no single receive ever times out."""
+    """Answers one byte at a time for ever, so that no single receive times out."""
     _read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nX-Slow: ")
     while True:
@@ -215,7 +215,7 @@ def trickle(connection: socket.socket) -> None:
 
 
 def trickle_body(connection: socket.socket) -> None:
-    """A whole head at once, and a body without end, a byte at a time."""
+    """Sends a whole head at once and then a body, one byte at a time."""
     _read_request(connection)
     connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n")
     while True:
@@ -224,7 +224,7 @@ def trickle_body(connection: socket.socket) -> None:
 
 
 def close_in_mid_response(connection: socket.socket) -> None:
-    """Promises more than it sends."""
+    """Sends less than its Content-Length."""
     _read_request(connection)
     connection.sendall(b'HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{"errors": [')
     connection.shutdown(socket.SHUT_RDWR)

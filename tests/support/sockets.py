@@ -1,4 +1,4 @@
-"""Unix sockets: their paths must be short, and folders for temporary files may have long ones."""
+"""Unix sockets: their paths must be short, but the folder for temporary files may have a long one."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 _LONGEST = 103
-"""Bytes that the path of a Unix socket may have: 107 on Linux, 103 on macOS."""
+"""The longest path of a Unix socket in bytes: 107 on Linux, 103 on macOS."""
 
 
 def fits_socket(path: str | os.PathLike[str]) -> bool:
@@ -16,9 +16,9 @@ def fits_socket(path: str | os.PathLike[str]) -> bool:
 
 
 def short_temporary_folder() -> dict[str, str]:
-    """What to add to the environment of a process in which `multiprocessing` makes its sockets.
+    """Environment variables for a process in which `multiprocessing` makes its sockets.
 
-    It makes them among the temporary files, and raises where their path is too long.
+    It makes them in the folder for temporary files, and raises when their path is too long.
     """
     socket = Path(tempfile.gettempdir()) / "pymp-xxxxxxxx" / "listener-xxxxxxxx"
     return {} if fits_socket(socket) else {"TMPDIR": "/tmp"}

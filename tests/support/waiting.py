@@ -1,4 +1,4 @@
-"""Waiting for conditions, with a deadline."""
+"""Waiting for conditions with a deadline."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TIMEOUT = 20.0
 def wait_until(
     condition: Callable[[], object], timeout: float = TIMEOUT, what: Callable[[], str] | None = None
 ) -> None:
-    """Return when `condition` holds; fail when it does not within `timeout` seconds."""
+    """Return once `condition` holds; fail after `timeout` seconds."""
     deadline = time.monotonic() + timeout
     while not condition():
         if time.monotonic() > deadline:
@@ -21,7 +21,7 @@ def wait_until(
 
 
 def run_in_threads(count: int, target: Callable[[int], object], timeout: float = 60.0) -> None:
-    """Run `target(i)` in `count` threads that start together; raises what one of them raised."""
+    """Run `target(i)` in `count` threads that start together; raises the first exception of a thread."""
     start = threading.Barrier(count)
     errors: list[BaseException] = []
 
@@ -29,7 +29,7 @@ def run_in_threads(count: int, target: Callable[[int], object], timeout: float =
         start.wait()
         try:
             target(index)
-        except BaseException as error:  # noqa: BLE001 - raised again in the test's own thread
+        except BaseException as error:  # noqa: BLE001 - raised again in the test's thread
             errors.append(error)
 
     threads = [threading.Thread(target=run, args=(index,), name=f"test-{index}") for index in range(count)]

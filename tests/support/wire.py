@@ -1,4 +1,4 @@
-"""The wire's messages, as the design lists them: a strict parser of protobuf's, and any log."""
+"""The wire's messages as in `wire-schema.json`: protobuf's strict parser, and a strategy for arbitrary logs."""
 
 from __future__ import annotations
 
