@@ -1,0 +1,115 @@
+"""Journal segments become Parquet files, in a process of its own beside the collector's.
+
+Commands come from the collector, which alone decides what is compacted and when; see `workers` for the way they take.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import duckdb
+import numpy as np
+
+from adbc_telemetry.collector import workers
+from adbc_telemetry.collector.store.columns import journal_sql, quoted
+from adbc_telemetry.collector.store.layout import StoreFolder, fsync_folder
+from adbc_telemetry.collector.store.recent_ids import hash_id
+from adbc_telemetry.collector.store.snapshot import files_sql, last_segment, read_consistently
+
+_MEMORY_LIMIT: Final = "180MB"
+_ROW_GROUP: Final = 20_480
+"""Rows that DuckDB holds in memory before it writes them."""
+_FETCHED: Final = 10_000
+
+
+class Compactor:
+    """The work of the compacting process, over one store."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = StoreFolder(folder)
+        self._connection = connect(_MEMORY_LIMIT, threads=1)
+
+    def compact(self, segments: list[str], target: str, last: int, merge: bool) -> tuple[int, bool]:
+        """Write the events of journal segments into a Parquet file, which appears in one step.
+
+        Args:
+            segments: paths of the segments.
+            target: path of the Parquet file.
+            last: the number of the last segment.
+            merge: the file exists, and its events stay in it.
+
+        Returns:
+            The rows of the file, and whether lines of the journal could not be read and are left out.
+
+        Raises:
+            duckdb.Error, OSError: the file stays as it was.
+        """
+        part = self._folder.tmp / "compaction.parquet"
+        damaged = False
+        try:
+            self._copy(journal_sql(segments, skip_damage=False), target, part, last, merge)
+        except duckdb.InvalidInputException:
+            damaged = True
+            self._copy(journal_sql(segments, skip_damage=True), target, part, last, merge)
+        with open(part, "rb") as file:
+            os.fsync(file.fileno())
+        Path(target).parent.mkdir(exist_ok=True)
+        os.replace(part, target)
+        fsync_folder(Path(target).parent)
+        rows, _ = self.describe(target)
+        return rows, damaged
+
+    def _copy(self, new_events: str, target: str, part: Path, last: int, merge: bool) -> None:
+        events = f"{files_sql([Path(target)])} UNION ALL {new_events}" if merge else new_events
+        self._connection.execute(
+            f"COPY ({events}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
+            f"ROW_GROUP_SIZE {_ROW_GROUP}, KV_METADATA {{last_segment: '{last}'}})"
+        )
+
+    def describe(self, path: str) -> tuple[int, int]:
+        """The rows of a Parquet file, and the last segment of the journal that it holds."""
+        row = self._connection.execute(
+            f"SELECT num_rows FROM parquet_file_metadata({quoted(path)})"
+        ).fetchone()
+        assert row is not None
+        return row[0], last_segment(Path(path), self._connection)
+
+    def collect_ids(self, since_us: int, target: str) -> int:
+        """Write the hashes of the event ids that were received since a moment into a file; returns how many."""
+
+        def ids(snapshot: Any) -> list[int]:
+            cursor = self._connection.execute(
+                f"SELECT event_id FROM ({snapshot.events_sql()}) "
+                f"WHERE received_at >= make_timestamptz({since_us}) AND event_id IS NOT NULL"
+            )
+            hashes: list[int] = []
+            while rows := cursor.fetchmany(_FETCHED):
+                hashes.extend(hash_id(event_id) for (event_id,) in rows)
+            return hashes
+
+        hashes = np.array(read_consistently(self._folder, self._connection, ids), dtype=np.uint64)
+        hashes.sort()
+        hashes.tofile(target)
+        return len(hashes)
+
+
+def connect(memory_limit: str, *, threads: int) -> duckdb.DuckDBPyConnection:
+    """A DuckDB of its own in memory, that reads files and keeps within its limit."""
+    connection = duckdb.connect(
+        config={
+            "memory_limit": memory_limit,
+            "threads": threads,
+            "preserve_insertion_order": False,
+            "temp_directory": "",
+            "autoinstall_known_extensions": False,
+        }
+    )
+    connection.execute("SET TimeZone = 'UTC'")
+    return connection
+
+
+if __name__ == "__main__":
+    workers.serve(Compactor(sys.argv[1]))

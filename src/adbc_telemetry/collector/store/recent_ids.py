@@ -1,0 +1,192 @@
+"""Which event ids were received in the last hour, at a cost that does not grow with the store.
+
+Ids are hashed to 64 bits. The newest are in a set. When the set is full it becomes a generation: a sorted file, and in
+memory a Bloom filter of 12 bits per id. Small generations are merged, and old ones are deleted whole. An id is looked
+up in the file only if the filter knows it.
+
+Two ids with one hash would cost an event. With ten million ids in an hour that is one in 1.8 million million events.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import xxhash
+
+from adbc_telemetry.collector.store.layout import StoreFolder
+
+Hashes = npt.NDArray[np.uint64]
+
+WINDOW_SECONDS: Final = 3600
+MAX_NEWEST: Final = 250_000
+"""Ids in the set: some 20 MB."""
+_SMALL: Final = 1_000_000
+_MERGED_AT: Final = 8
+"""Small generations that are merged into one."""
+_BITS_PER_ID: Final = 12
+_BITS_SET: Final = 4
+
+
+def hash_id(event_id: str) -> int:
+    """The hash of an event id; the same in every process and version."""
+    return xxhash.xxh3_64_intdigest(event_id.encode())
+
+
+class Generation:
+    """Ids that were received up to some moment: a sorted file, and a filter in memory.
+
+    Args:
+        path: a file of sorted 64-bit numbers; its name is the Unix time in microseconds when the newest was received.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.newest_us = int(path.stem)
+        hashes: Hashes = np.fromfile(path, dtype=np.uint64)
+        self.size = len(hashes)
+        words = 1 << max(0, (self.size * _BITS_PER_ID - 1).bit_length() - 6)
+        self._shift = np.uint64(64 - words.bit_length() + 1) if words > 1 else None
+        self._filter: Hashes = np.zeros(words, dtype=np.uint64)
+        np.bitwise_or.at(self._filter, self._words_of(hashes), filter_bits(hashes))
+        self._file: Any = np.memmap(path, dtype=np.uint64, mode="r") if self.size else hashes
+
+    def known(self, hashes: Hashes, bits: Hashes) -> npt.NDArray[np.bool_]:
+        """Which of the hashes are in this generation; `bits` are their `filter_bits`."""
+        maybe: npt.NDArray[np.bool_] = (self._filter[self._words_of(hashes)] & bits) == bits
+        if maybe.any():
+            candidates = hashes[maybe]
+            places = np.searchsorted(self._file, candidates)
+            maybe[maybe] = self._file[np.minimum(places, self.size - 1)] == candidates
+        return maybe
+
+    def hashes(self) -> Hashes:
+        """All ids, sorted."""
+        return np.fromfile(self.path, dtype=np.uint64)
+
+    def delete(self) -> None:
+        """Delete the file."""
+        self.path.unlink(missing_ok=True)
+
+    def _words_of(self, hashes: Hashes) -> Any:
+        return np.zeros(len(hashes), dtype=np.intp) if self._shift is None else hashes >> self._shift
+
+
+def filter_bits(hashes: Hashes) -> Hashes:
+    """The bits that each hash sets in its word of a filter. The word itself is chosen by other bits of the hash."""
+    bits: Hashes = np.zeros(len(hashes), dtype=np.uint64)
+    for number in range(_BITS_SET):
+        bits |= np.uint64(1) << ((hashes >> np.uint64(6 * number)) & np.uint64(63))
+    return bits
+
+
+class RecentIds:
+    """The ids of the last hour. Methods are called by one thread, except `write_generation` and `merge`."""
+
+    def __init__(self, folder: StoreFolder) -> None:
+        self._folder = folder
+        self._newest: set[int] = set()
+        self._closing: set[int] = set()  # being written as a generation
+        self.generations: list[Generation] = []
+
+    def __len__(self) -> int:
+        return len(self._newest) + len(self._closing) + sum(each.size for each in self.generations)
+
+    def load(self) -> int:
+        """Take up the generations on disk. Returns until when they are complete, in Unix microseconds, or 0."""
+        for path in sorted(self._folder.ids.glob("*.u64")):
+            if path.stem.isdigit():
+                self.generations.append(Generation(path))
+        return max((each.newest_us for each in self.generations), default=0)
+
+    def known(self, hashes: Sequence[int]) -> set[int]:
+        """Those of the hashes that are ids of the last hour."""
+        found = self._newest.intersection(hashes)
+        if self._closing:
+            found |= self._closing.intersection(hashes)
+        if self.generations:
+            array: Hashes = np.array(hashes, dtype=np.uint64)
+            bits = filter_bits(array)
+            for generation in self.generations:
+                hits = generation.known(array, bits)
+                if hits.any():
+                    found.update(array[hits].tolist())
+        return found
+
+    def add(self, hashes: Iterable[int]) -> None:
+        """Remember ids whose events are durable."""
+        self._newest.update(hashes)
+
+    def add_file(self, path: Path) -> None:
+        """Remember the hashes in a file of 64-bit numbers."""
+        self._newest.update(np.fromfile(path, dtype=np.uint64).tolist())
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the newest ids should become a generation."""
+        return len(self._newest) >= MAX_NEWEST and not self._closing
+
+    def begin_generation(self) -> set[int] | None:
+        """Set the newest ids apart for `write_generation`; None if there are none, or some are apart already."""
+        if self._closing or not self._newest:
+            return None
+        self._closing, self._newest = self._newest, set()
+        return self._closing
+
+    def write_generation(self, hashes: set[int], newest_us: int) -> Generation:
+        """Write ids to disk. Slow, and safe to run on another thread.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        array: Hashes = np.fromiter(hashes, dtype=np.uint64, count=len(hashes))
+        array.sort()
+        return self._write(array, newest_us)
+
+    def end_generation(self, generation: Generation | None) -> None:
+        """Use what `write_generation` returned; None if it failed: then the ids stay in memory."""
+        if generation is None:
+            self._newest |= self._closing
+        else:
+            self.generations.append(generation)
+        self._closing = set()
+
+    def small_generations(self) -> list[Generation]:
+        """The generations to merge now; empty if they are few."""
+        small = [each for each in self.generations if each.size < _SMALL]
+        return small if len(small) >= _MERGED_AT else []
+
+    def merge(self, generations: list[Generation]) -> Generation:
+        """One generation of several. Slow, and safe to run on another thread.
+
+        Raises:
+            OSError: the disk is full, or fails.
+        """
+        array = np.concatenate([each.hashes() for each in generations])
+        array.sort()
+        # Its name is free: no other generation was written at that microsecond.
+        return self._write(array, max(each.newest_us for each in generations) + 1)
+
+    def replace(self, old: list[Generation], merged: Generation) -> None:
+        """Use a merged generation in place of its parts."""
+        self.generations = [each for each in self.generations if each not in old] + [merged]
+        for each in old:
+            each.delete()
+
+    def forget_old(self, now_us: int) -> None:
+        """Delete the generations in which all ids are older than an hour."""
+        for each in list(self.generations):
+            if each.newest_us < now_us - WINDOW_SECONDS * 1_000_000:
+                self.generations.remove(each)
+                each.delete()
+
+    def _write(self, sorted_hashes: Hashes, newest_us: int) -> Generation:
+        path = self._folder.ids / f"{newest_us:016d}.u64"
+        part = self._folder.tmp / f"{path.name}.part"
+        sorted_hashes.tofile(part)
+        os.replace(part, path)
+        return Generation(path)
