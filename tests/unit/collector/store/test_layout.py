@@ -42,7 +42,7 @@ def test_an_old_database_is_recognised_and_left_alone(tmp_path: Path) -> None:
     before = path.read_bytes()
     assert is_old_database(path)
     for use in (create_store, open_store):
-        with pytest.raises(StoreError, match="a database of an earlier version.*adbc-telemetry export"):
+        with pytest.raises(StoreError, match=r"a database of an earlier version.*adbc-telemetry export"):
             use(path)
     assert path.read_bytes() == before
 

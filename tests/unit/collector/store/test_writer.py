@@ -190,7 +190,7 @@ def test_a_store_that_stops_takes_nothing_more_and_leaves_only_parquet_files(tmp
 
     asyncio.run(scenario())
     files = [str(path) for path in parquet_files(tmp_path / "store")]
-    assert duckdb.sql(f"SELECT count(*) FROM read_parquet({files})").fetchone() == (200,)
+    assert duckdb.sql(f"SELECT count(*) FROM read_parquet({files})").fetchall() == [(200,)]
     assert list((tmp_path / "store" / "journal").iterdir()) == []
 
 
