@@ -75,8 +75,6 @@ class Application:
         self._connections = connections
         self._account = IntakeAccount()
         self._large_bodies = asyncio.Semaphore(1)
-        self.startup_error: Exception | None = None
-        """Why the store could not be opened: the protocol between server and application carries text only."""
         routes = Starlette(
             routes=[
                 Route("/telemetry-ext", self._collect, methods=["POST"]),
@@ -99,11 +97,7 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        try:
-            await self._store.start()
-        except Exception as error:
-            self.startup_error = error
-            raise
+        await self._store.start()
         try:
             yield
         finally:
@@ -122,7 +116,8 @@ class Application:
 
         def hold(size: int) -> None:
             nonlocal held
-            self._admission.hold(size)
+            if not self._admission.hold(size):
+                raise RefusedBody(503, "The collector has too much to do; send it again later.")
             held += size
 
         try:
@@ -136,7 +131,8 @@ class Application:
             del body
             return await self._keep(intake)
         except RefusedBody as refusal:
-            return wire_answer(refusal.status, [str(refusal)])
+            busy = {"Retry-After": "1"} if refusal.status == 503 else {}
+            return wire_answer(refusal.status, [str(refusal)], busy)
         except InvalidRequest as error:
             return wire_answer(413 if isinstance(error, TooManyLogs) else 400, [str(error)])
         except ClientDisconnect:

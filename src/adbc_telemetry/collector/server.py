@@ -116,7 +116,7 @@ class Collector:
             try:
                 server.start(listener)
             except RuntimeError as error:
-                raise (application.startup_error or error) from None
+                raise (error.__cause__ or error) from None
             self._server = server
             port = listener.getsockname()[1]
             self._running = starting.pop_all()
