@@ -98,7 +98,9 @@ def test_the_end_comes_by_its_deadline_whatever_clients_do(caplog: pytest.LogCap
     assert log_text(caplog) == ""
 
 
-def test_an_application_that_cannot_be_cancelled_does_not_hold_the_end_up() -> None:
+def test_an_application_that_cannot_be_cancelled_does_not_hold_the_end_up(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     go_on = threading.Event()
 
     class Stubborn(ProbeApp):
@@ -118,6 +120,7 @@ def test_an_application_that_cannot_be_cancelled_does_not_hold_the_end_up() -> N
         served.server.stop()
         assert time.monotonic() - began < GRACE + 3
         go_on.set()
+    assert log_text(caplog) == "1 tasks do not end and are left behind."
 
 
 def test_a_second_signal_cuts_requests_off() -> None:
