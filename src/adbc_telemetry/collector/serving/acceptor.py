@@ -7,6 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Final
 
 from adbc_telemetry.collector.serving.answers import raw_answer
@@ -117,7 +118,13 @@ class Acceptor:
         self._open.add(client)
         task = self._loop.create_task(self._connect(client))
         self._coming.add(task)
-        task.add_done_callback(self._coming.discard)
+        task.add_done_callback(partial(self._came, client))
+
+    def _came(self, client: socket.socket, task: asyncio.Task[None]) -> None:
+        self._coming.discard(task)
+        if task.cancelled():  # before its first step, so that asyncio does not know the socket
+            self._open.discard(client)
+            client.close()
 
     async def _connect(self, client: socket.socket) -> None:
         def make() -> asyncio.Protocol:

@@ -159,7 +159,9 @@ class BackgroundServer:
             if self._up_or_failed.is_set():
                 self._log.warn("server", f"The server has ended with {type(error).__name__}.")
         finally:
-            _cancel_the_rest(loop)
+            if left := _cancel_the_rest(loop):
+                self._log.warn("left", f"{left} tasks do not end and are left behind.")
+            loop.set_exception_handler(lambda *_: None)  # each would be told once more when it is collected
             asyncio.set_event_loop(None)
             loop.close()
             self._up_or_failed.set()
@@ -254,11 +256,12 @@ def _tls_context(certificate: str, key: str) -> ssl.SSLContext:
     return context
 
 
-def _cancel_the_rest(loop: asyncio.AbstractEventLoop) -> None:
-    """End what still runs on the loop, or closing the loop warns of each task."""
+def _cancel_the_rest(loop: asyncio.AbstractEventLoop) -> int:
+    """End what still runs on the loop; returns how many tasks go on all the same."""
     tasks = asyncio.all_tasks(loop)
     for task in tasks:
         task.cancel()
     if tasks:
         loop.run_until_complete(asyncio.wait(tasks, timeout=_TO_CANCEL))
     loop.run_until_complete(loop.shutdown_asyncgens())
+    return sum(not task.done() for task in tasks)

@@ -31,7 +31,13 @@ class Shield:
         self._log = log
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        started = False
+        started = gone = False
+
+        async def listening() -> Message:
+            nonlocal gone
+            message = await receive()
+            gone = message["type"] == "http.disconnect"
+            return message
 
         async def watched(message: Message) -> None:
             nonlocal started
@@ -39,13 +45,14 @@ class Shield:
             await send(message)
 
         try:
-            await self._app(scope, receive, watched)
+            await self._app(scope, listening, watched)
         except asyncio.CancelledError:
             if not started:
                 await send_answer(send, 503, "The collector is stopping.", retry_after=1, close=True)
         except Exception as error:  # noqa: BLE001 - the border: the next request must find a server
-            name = type(error).__name__
-            self._log.warn(f"request {name}", f"A request failed with {name}.")
+            if not gone:  # else the application only complains of that
+                name = type(error).__name__
+                self._log.warn(f"request {name}", f"A request failed with {name}.")
             if not started:
                 await send_answer(send, 500, "The collector could not do this.", close=True)
 
