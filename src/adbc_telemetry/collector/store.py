@@ -7,14 +7,14 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future
 from datetime import datetime, timezone
-from operator import attrgetter
 from queue import Empty, SimpleQueue
 from typing import Any, Final, NamedTuple
 
 import duckdb
+import msgspec
 import pyarrow as pa
 
-from adbc_telemetry.collector.intake import ReceivedLog
+from adbc_telemetry.collector.intake import AcceptedLog
 from adbc_telemetry.collector.report import Report, build_report
 
 _MAX_GROUP: Final = 20_000
@@ -29,7 +29,7 @@ _CHUNKS: Final = _OPERATION + "chunk_details."
 
 # The columns that come out of a log: name, type, and where the value stands in the message.
 _FLATTENED: Final = (
-    ("event_id", "UUID", "frontend_log_event_id"),
+    ("event_id", "VARCHAR", "frontend_log_event_id"),
     ("timestamp", "TIMESTAMP", "context.client_context.timestamp_millis"),
     ("workspace_id", "BIGINT", "workspace_id"),
     ("user_agent", "VARCHAR", "context.client_context.user_agent"),
@@ -72,7 +72,6 @@ _CREATE: Final = "CREATE TABLE IF NOT EXISTS logs ({}, PRIMARY KEY (event_id))".
 _TUNING: Final = "SET threads = 1; SET checkpoint_threshold = '128MB'"
 _INSERT: Final = "INSERT OR IGNORE INTO logs SELECT * FROM incoming"
 _ARROW_TYPES: Final = {
-    "UUID": pa.string(),
     "VARCHAR": pa.string(),
     "JSON": pa.string(),
     "BIGINT": pa.int64(),
@@ -81,7 +80,7 @@ _ARROW_TYPES: Final = {
     "TIMESTAMP": pa.timestamp("ms"),
 }
 _ARROW_SCHEMA: Final = pa.schema([(name, _ARROW_TYPES[sql_type]) for name, sql_type in _COLUMNS])
-_flatten: Final = attrgetter(*(path for _, _, path in _FLATTENED))
+_PATHS: Final = tuple(path.split(".") for _, _, path in _FLATTENED)
 _TIMESTAMP: Final = [name for name, _, _ in _FLATTENED].index("timestamp")
 
 # Unix milliseconds of the years 1970 to 9999. A clock outside of them is broken: the log keeps what it said, the
@@ -94,7 +93,7 @@ class StoreError(Exception):
 
 
 class _Write(NamedTuple):
-    logs: Sequence[ReceivedLog]
+    logs: Sequence[AcceptedLog]
     received_at: datetime
     committed: Future[None]
 
@@ -153,7 +152,7 @@ class Store:
     def __exit__(self, *exc_info: object) -> None:
         self.close()
 
-    def add(self, logs: Sequence[ReceivedLog]) -> Future[None]:
+    def add(self, logs: Sequence[AcceptedLog]) -> Future[None]:
         """Queue the logs of one request. The future is done when they are committed, or fails when they cannot be.
 
         Raises:
@@ -231,11 +230,23 @@ class Store:
 
 
 def _arrow_table(group: Sequence[_Write]) -> pa.Table:
-    rows = [(*_flatten(log.message), write.received_at, log.text) for write in group for log in write.logs]
+    rows = [(*_flatten(log), write.received_at, log.text) for write in group for log in write.logs]
     columns: list[Sequence[Any]] = list(zip(*rows, strict=True)) or [()] * len(_COLUMNS)
-    columns[0] = [str(event_id) for event_id in columns[0]]
     columns[_TIMESTAMP] = [_on_the_calendar(millis) for millis in columns[_TIMESTAMP]]
     return pa.table(columns, schema=_ARROW_SCHEMA)
+
+
+def _flatten(log: AcceptedLog) -> list[Any]:
+    message = msgspec.json.decode(log.text if log.canonical is None else log.canonical)
+    return [_value_at(path, message) for path in _PATHS]
+
+
+def _value_at(path: Sequence[str], message: Any) -> Any:
+    for name in path:
+        message = message.get(name)
+        if message is None:
+            return None
+    return message
 
 
 def _on_the_calendar(millis: int | None) -> int | None:
