@@ -20,8 +20,10 @@ MAX_LOGS: Final = 10_000
 _SMALL_BODY: Final = 4 * 1024 * 1024
 # Quotes in a larger body beside those of its logs.
 _QUOTES_OF_OTHERS: Final = 2_000
-# Values of other types take up to 40 bytes of memory each byte, so their number must be known before.
+# Logs that are no strings take up to 30 bytes of memory each byte of the body, so count them before.
 _MAX_COMMAS: Final = 1_000_000
+# Objects and arrays of all logs. A log has some ten; without a limit, a body could keep a core busy for seconds.
+_MAX_BRACKETS: Final = 1_000_000
 
 
 class _Request(msgspec.Struct):
@@ -88,8 +90,10 @@ class _NoText(NamedTuple):
 
 
 def _texts(body: bytes) -> list[str | _NoText]:
-    if len(body) > _SMALL_BODY and _more_quotes_than(2 * MAX_LOGS + _QUOTES_OF_OTHERS, body):
+    if len(body) > _SMALL_BODY and _quotes(body) > 2 * MAX_LOGS + _QUOTES_OF_OTHERS:
         raise _too_many()
+    if len(body) > _MAX_BRACKETS and body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
+        raise InvalidRequest(f"The body holds more than {_MAX_BRACKETS} objects and arrays.")
     texts: list[str | _NoText] = []
     try:
         request = _decode_request(body)
@@ -105,9 +109,9 @@ def _texts(body: bytes) -> list[str | _NoText]:
     return texts
 
 
-def _more_quotes_than(limit: int, body: bytes) -> bool:
-    """Whether more quotes than that open and close strings, not counting those that follow a backslash."""
-    return body.count(b'"') - body.count(b'\\"') > limit
+def _quotes(body: bytes) -> int:
+    """How many quotes open and close strings, not counting those that follow a backslash."""
+    return body.count(b'"') - body.count(b'\\"')
 
 
 def _texts_one_by_one(body: bytes) -> list[str | _NoText]:
