@@ -11,9 +11,9 @@ import pytest
 pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
-from adbc_telemetry.collector.intake import AcceptedLog, Intake, read_request  # noqa: E402
-from support.collecting import request_body  # noqa: E402
-from support.wire import parse_strictly  # noqa: E402
+from adbc_telemetry.collector.intake import AcceptedLog, Intake, read_request
+from support.collecting import request_body
+from support.wire import parse_strictly
 
 DRIVERS = sorted((Path(__file__).parents[3] / "data" / "drivers").glob("*.json"))
 PRIVATE = "PRIVATE"
@@ -35,7 +35,9 @@ def facts(value: Any, path: str = "") -> dict[str, Any]:
     """Each value that is no object, by its path."""
     if not isinstance(value, dict):
         return {path: value}
-    return {place: fact for name, inner in value.items() for place, fact in facts(inner, f"{path}.{name}").items()}
+    return {
+        place: fact for name, inner in value.items() for place, fact in facts(inner, f"{path}.{name}").items()
+    }
 
 
 def test_the_drivers_are_those_that_are_known_to_depart() -> None:
