@@ -123,7 +123,7 @@ def report_of(sender: Sender) -> Report:
     return msgspec.json.decode(content, type=Report)
 
 
-def kept(count: int) -> list[intake.ReceivedLog]:
+def kept(count: int) -> list[intake.AcceptedLog]:
     return intake.read_request(request_body(*(encoded(a_log()) for _ in range(count)))).logs
 
 
@@ -134,7 +134,7 @@ class Gate:
         self.entered = threading.Event()
         self.opened = threading.Event()
         self.groups: list[int] = []
-        self.poison: list[intake.ReceivedLog] = []
+        self.poison: list[intake.AcceptedLog] = []
         insert = Store._insert
 
         def gated(store: Store, group: Any) -> None:

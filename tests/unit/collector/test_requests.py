@@ -1,4 +1,4 @@
-"""What the collector keeps and what it refuses, over real sockets."""
+"""What the collector keeps and what it answers, over real sockets. `intake/` tests what it can read."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ from adbc_telemetry.collector import (  # noqa: E402
     Collector,
     Store,
     app,
-    intake,
 )
 from support.collecting import (  # noqa: E402
     Sender,
@@ -54,7 +53,7 @@ def test_a_log_is_kept_whole_and_in_columns(collector: Collector, sender: Sender
     assert before <= received_at <= datetime.now(timezone.utc).replace(tzinfo=None)
     assert log.frontend_log_event_id is not None
     assert columns == [
-        uuid.UUID(log.frontend_log_event_id),
+        log.frontend_log_event_id,
         2**63 - 1,
         "session-1",
         "statement-1",
@@ -130,95 +129,18 @@ def test_a_clock_that_no_calendar_knows_costs_the_column_not_the_log(
 
 # What is refused
 
-BAD_LOGS = {
-    "not JSON": "SECRET",
-    "not an object": '["SECRET"]',
-    "an unknown field": altered("entry.sql_driver_log.SECRET", 1),
-    # msgspec puts the closing quote itself, and then the name ends like one of its paths.
-    "an unknown field that looks like a path": altered("x - at `$SECRET", 1),
-    "a wrong type": altered("entry.sql_driver_log.session_id", 5),
-    "null": altered("entry.sql_driver_log.session_id", None),
-    "an unknown enum name": altered("entry.sql_driver_log.sql_operation.statement_type", "SECRET"),
-    "an enum number": altered("entry.sql_driver_log.sql_operation.statement_type", 1),
-    "no event id": altered("frontend_log_event_id", ...),
-    "an event id that is no UUID": altered("frontend_log_event_id", "SECRET"),
-    "no entry": altered("entry", ...),
-    "no driver's log": altered("entry.sql_driver_log", ...),
-    "a workspace beyond int64": altered("workspace_id", 2**63),
-    "a latency below int64": altered("entry.sql_driver_log.operation_latency_ms", -(2**63) - 1),
-    "a boolean for a number": altered("entry.sql_driver_log.operation_latency_ms", True),
-} | {
-    f"{path} beyond int32": altered(f"entry.sql_driver_log.{path}", 2**31)
-    for path in (
-        "driver_connection_params.host_info.port",
-        "driver_connection_params.string_column_length",
-        "sql_operation.operation_detail.n_operation_status_calls",
-        "sql_operation.chunk_details.total_chunks_present",
-        "sql_operation.chunk_details.total_chunks_iterated",
-    )
-}
 
-
-@pytest.mark.parametrize("bad", BAD_LOGS.values(), ids=BAD_LOGS.keys())
-def test_a_bad_log_is_answered_and_the_good_ones_are_kept(sender: Sender, bad: str) -> None:
-    response = sender.send(encoded(a_log()), bad, encoded(a_log()))
+def test_a_bad_log_is_answered_and_the_good_ones_are_kept(sender: Sender) -> None:
+    response = sender.send(encoded(a_log()), '["SECRET"]', encoded(a_log()))
     assert response.numProtoSuccess == 2
-    (error,) = response.errors
-    assert error.startswith("protoLogs[1] was refused: ")
-    assert error.endswith(".")
-    assert len(error) < 200
-    assert "SECRET" not in error
+    assert response.errors == ["protoLogs[1] was refused: not a JSON object."]
     assert report_of(sender).events == 2
 
 
-def test_numbers_at_the_ends_of_their_range_are_taken(sender: Sender) -> None:
-    response = sender.send(
-        altered("entry.sql_driver_log.driver_connection_params.host_info.port", -(2**31)),
-        altered("entry.sql_driver_log.driver_connection_params.rows_fetched_per_block", 2**63 - 1),
-        altered("entry.sql_driver_log.operation_latency_ms", -(2**63)),
-    )
-    assert (response.numProtoSuccess, response.errors) == (3, [])
-
-
-def test_an_error_says_where_it_is() -> None:
-    (error,) = intake.read_request(
-        request_body(altered("entry.sql_driver_log.sql_operation.retry_count", "two"))
-    ).errors
-    assert error == (
-        "protoLogs[0] was refused: Expected `int`, got `str` at entry.sql_driver_log.sql_operation.retry_count."
-    )
-
-
-def test_errors_are_bounded(sender: Sender) -> None:
-    response = sender.send(*["bad"] * 1000, encoded(a_log()))
-    assert response.numProtoSuccess == 1
-    assert len(response.errors) == intake.MAX_ERRORS + 1
-    assert response.errors[-1] == f"{1000 - intake.MAX_ERRORS} more were refused."
-
-
-@pytest.mark.parametrize(
-    "body",
-    [
-        b"",
-        b"SECRET",
-        b"\xff\xfe",
-        b'{"uploadTime": 1, "items": [], "protoLogs": ["\xff\xfe"]}',
-        b"[]",
-        b"{}",
-        b'{"uploadTime": 1, "items": []}',
-        b'{"items": [], "protoLogs": []}',
-        b'{"uploadTime": 1, "items": [], "protoLogs": [{}]}',
-        b'{"uploadTime": 1, "items": ["SECRET"], "protoLogs": []}',
-        b'{"uploadTime": "SECRET", "items": [], "protoLogs": []}',
-        b'{"uploadTime": 1, "items": [], "protoLogs": [], "SECRET": 1}',
-        b'{"uploadTime": 1, "items": [], "protoLogs": ["\\ud800"]}',
-    ],
-)
-def test_a_body_of_another_shape_is_a_bad_request(sender: Sender, body: bytes) -> None:
-    status, response = sender.post(body)
+def test_a_body_that_is_no_request_is_a_bad_request(sender: Sender) -> None:
+    status, response = sender.post(b"SECRET")
     assert (status, response.numProtoSuccess) == (400, 0)
-    (error,) = response.errors
-    assert "SECRET" not in error
+    assert response.errors == ["The body is not JSON."]
 
 
 def test_a_body_that_is_not_gzip_or_torn_is_a_bad_request(sender: Sender) -> None:
