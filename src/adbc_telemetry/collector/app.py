@@ -10,8 +10,9 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final, cast
+from typing import Final
 
 from msgspec import to_builtins
 from starlette.applications import Starlette
@@ -98,10 +99,11 @@ class Application:
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
         await self._store.start()
+        await self._queries.start()
         try:
             yield
         finally:
-            self._queries.close()
+            await self._queries.close()
             await self._store.stop()
 
     # --- events
@@ -158,12 +160,14 @@ class Application:
 
     async def _healthz(self, request: Request) -> Response:
         health = self._store.health()
-        problems = list(health.problems)
-        content = {"status": "unavailable" if problems else "ok", "problems": problems}
         age = health.newest_commit_age_seconds
-        content["newest_commit_age_seconds"] = None if age is None else round(age, 3)
-        content["free_bytes"] = health.free_bytes
-        return json_answer(503 if problems else 200, content)
+        content = {
+            "status": "unavailable" if health.problems else "ok",
+            "problems": health.problems,
+            "newest_commit_age_seconds": None if age is None else round(age, 3),
+            "free_bytes": health.free_bytes,
+        }
+        return json_answer(503 if health.problems else 200, content)
 
     async def _metrics(self, request: Request) -> Response:
         text = render_metrics(
@@ -176,12 +180,11 @@ class Application:
         account = self._account
         return {
             "version": __version__,
-            "since": account.since,
-            "store": cast(dict[str, Any], to_builtins(self._store.health())),
-            "path": str(self._store.path),
+            "started_at": datetime.fromtimestamp(account.since, timezone.utc).isoformat(),
+            "store": {"path": str(self._store.path), **to_builtins(self._store.health())},
             "answers": {str(status): count for status, count in account.answers.items()},
             "refused": dict(account.refused),
-            "unknown": dict(account.unknown),
+            "unknown_fields": dict(account.unknown),
             "private_texts": account.private_texts,
             "flags_problem": self._flags.problem,
         }

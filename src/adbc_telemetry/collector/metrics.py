@@ -56,7 +56,7 @@ class _Figures:
         )
         yield _gauge("up", "1 while all is well, 0 while /healthz names a problem.", int(not health.problems))
         yield _gauge("journal_bytes", "Bytes that are not in Parquet files yet.", health.journal_bytes)
-        yield _gauge("store_bytes", "Bytes of the store.", health.store_bytes)
+        yield _gauge("store_bytes", "Bytes of the store.", health.bytes)
         yield _gauge("disk_free_bytes", "Free bytes of the store's disk.", health.free_bytes)
         yield _gauge("remembered_ids", "Event ids of the last hour.", health.remembered_ids)
         yield _gauge("connections", "Open connections.", self._connections)

@@ -82,7 +82,10 @@ class QueryService:
             QueriesUnavailable: as in `panel`.
         """
         return await self._ask(
-            dict[str, Any] | None, "event", event_id=event_id, filter=filter.in_whole_minutes()  # type: ignore[arg-type]
+            dict[str, Any] | None,
+            "event",
+            event_id=event_id,
+            filter=filter.in_whole_minutes(),  # type: ignore[arg-type]
         )
 
     async def report(self, filter: Filter, by: By | None = None) -> Report:

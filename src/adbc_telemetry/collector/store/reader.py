@@ -43,7 +43,7 @@ class ReadOnlyStore:
 
     def health(self) -> StoreHealth:
         """The sizes; the counts are those of a process that takes no events."""
-        store_bytes, free_bytes = measure(self._folder)
+        size, free_bytes = measure(self._folder)
         return StoreHealth(
             problems=[],
             events=0,
@@ -51,7 +51,7 @@ class ReadOnlyStore:
             failed_requests=0,
             newest_commit_age_seconds=None,
             journal_bytes=sum(segment.path.stat().st_size for segment in self._folder.segments()),
-            store_bytes=store_bytes,
+            bytes=size,
             free_bytes=free_bytes,
             remembered_ids=0,
         )

@@ -93,7 +93,7 @@ class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
     newest_commit_age_seconds: float | None
     journal_bytes: int
     """Not yet in Parquet files."""
-    store_bytes: int
+    bytes: int
     free_bytes: int
     remembered_ids: int
 
@@ -216,7 +216,7 @@ class Store:
             failed_requests=self._failed,
             newest_commit_age_seconds=None if self._last_commit is None else now - self._last_commit,
             journal_bytes=journal + self._journal.length,
-            store_bytes=self._measured[0],
+            bytes=self._measured[0],
             free_bytes=self._measured[1],
             remembered_ids=len(self._ids),
         )
