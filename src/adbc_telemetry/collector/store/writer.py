@@ -128,6 +128,7 @@ class Store:
         self._stopping = False
         self._stop: asyncio.Future[None] | None = None
         self._closed_segments: list[Segment] = []
+        self._oldest_closed_at = 0.0  # when the first event of the closed segments came, or a little later
         self._newest: DataFile | None = None  # the Parquet file that may still grow
         self._newest_rows = 0
         self._compaction_failed_at: float | None = None
@@ -243,9 +244,7 @@ class Store:
         self._wake.set()
         try:
             if self._tasks:
-                await self._tasks[0]
-                self._tasks[1].cancel()
-                await asyncio.gather(self._tasks[1], return_exceptions=True)
+                await asyncio.gather(*self._tasks)
                 if self._rotation is not None:
                     await self._rotation
                 with contextlib.suppress(OSError):
@@ -338,8 +337,11 @@ class Store:
             del self._pending[number]
 
     async def _close_segment(self) -> None:
+        opened_at = self._journal.opened_at
         segment = await self._on_disk(self._journal.close_segment)
         if segment is not None:
+            if not self._closed_segments:
+                self._oldest_closed_at = opened_at
             self._closed_segments.append(segment)
 
     # --- remembering ids
@@ -369,7 +371,7 @@ class Store:
     # --- moving on into Parquet files
 
     async def _look_after(self) -> None:
-        while True:
+        while not self._stopping:
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 await self._close_old_segment()
@@ -395,7 +397,8 @@ class Store:
         now = time.monotonic()
         if self._compaction_failed_at is not None:
             return now - self._compaction_failed_at >= _RETRY_SECONDS
-        return True
+        waited = now - self._oldest_closed_at >= self._flush_seconds()
+        return waited or len(self._closed_segments) >= _COMPACTED_TOGETHER
 
     async def _compact(self) -> None:
         """Turn the oldest closed segments of one day into a Parquet file."""
@@ -413,10 +416,8 @@ class Store:
                 tuple[int, bool],
                 "compact",
                 timeout=_COMPACTION_TIMEOUT,
-                segments=[str(each.path) for each in segments],
+                segments=[(each.number, str(each.path)) for each in segments],
                 target=str(target.path),
-                last=segments[-1].number,
-                merge=merge,
             )
         except WorkerError as error:
             self._compaction_failed_at = time.monotonic()
@@ -428,6 +429,7 @@ class Store:
         self._newest, self._newest_rows = target, rows
         # The file is in its place, and names its last segment: from here on readers pass these segments over.
         del self._closed_segments[: len(segments)]
+        self._oldest_closed_at = time.monotonic()
         await self._on_disk(_unlink_all, [each.path for each in segments])
 
     async def _compact_the_rest(self, deadline: float) -> None:
