@@ -145,14 +145,18 @@ class Acceptor:
     def _refuse(self, client: socket.socket) -> None:
         self.refused += 1
         self._log.warn("full", f"Connections are refused: {self._most} are open.")
-        if self._context is None and len(self._leaving) < _MOST_LEAVING:
-            with suppress(OSError):  # the client is gone already
-                client.send(_FULL)
-                client.shutdown(socket.SHUT_WR)
-            self._leaving.add(client)
+        if self._context is not None:
+            client.close()  # without a handshake there is no way to say it
+            return
+        with suppress(OSError):  # the client is gone already
+            client.send(_FULL)
+            client.shutdown(socket.SHUT_WR)
+        self._leaving.add(client)
+        if len(self._leaving) <= _MOST_LEAVING:
+            # To close at once resets the connection under the answer when the client has sent something.
             self._loop.call_later(_TO_LEAVE, self._let_go, client)
         else:
-            client.close()
+            self._let_go(client)
 
     def _let_go(self, client: socket.socket) -> None:
         self._leaving.discard(client)
