@@ -57,7 +57,7 @@ def every_field() -> Any:
 
 
 def without_private_texts(message: Any) -> Any:
-    copy = SqlDriverLog()
+    copy: Any = SqlDriverLog()
     copy.CopyFrom(message)
     if copy.HasField("error_info"):
         copy.error_info.ClearField("stack_trace")
