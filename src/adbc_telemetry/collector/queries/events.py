@@ -70,7 +70,7 @@ def newest(sources: Iterable[str], filter: Filter, connection: duckdb.DuckDBPyCo
     for source in sources:
         rows += connection.execute(
             f"SELECT {_SELECTED} FROM ({source}) WHERE {condition} "
-            f"ORDER BY received_at DESC, "timestamp" DESC LIMIT {SHOWN - len(rows)}",
+            f"ORDER BY received_at DESC LIMIT {SHOWN - len(rows)}",
             parameters,
         ).fetchall()
         if len(rows) >= SHOWN:

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from msgspec import Struct
 
-from adbc_telemetry.collector.queries.counting import Group, Groups, Intervals, Part, Totals
+from adbc_telemetry.collector.queries.counting import Group, Groups, Intervals, Part, PartCounts
 
 COUNTING: Final = ("summary", "timeline", "operations", "drivers", "hosts", "errors")
 """Panels that count events."""
@@ -49,7 +49,7 @@ class Dashboard:
         self._first = first // step * step
         self._step = step
         self._number = max(1, -(-(end - self._first) // step))
-        self._totals = Totals()
+        self._totals = Groups()
         self._timeline = Intervals(self._first, step, self._number)
         self._operations = Groups("operation", "statement_type")
         self._drivers = Groups("driver", "version")
@@ -58,15 +58,10 @@ class Dashboard:
 
     def add(self, part: Part) -> None:
         """Count a rollup."""
-        for each in (
-            self._totals,
-            self._timeline,
-            self._operations,
-            self._drivers,
-            self._hosts,
-            self._errors,
-        ):
-            each.add(part)
+        self._timeline.add(part)
+        counts = PartCounts(part)
+        for each in (self._totals, self._operations, self._drivers, self._hosts, self._errors):
+            each.add(counts)
 
     def panels(self) -> dict[str, Panel]:
         """What was counted, by the panel's name."""
@@ -80,18 +75,13 @@ class Dashboard:
         }
 
     def _summary(self) -> Panel:
-        totals = self._totals
+        rows: list[list[Any]] = [
+            [all.events, all.errors, *all.percentiles, time_text(all.first), time_text(all.last)]
+            for all in self._totals.most_frequent()
+        ]
         return Panel(
             columns=["events", "errors", *_PERCENTILES, "first", "last"],
-            rows=[
-                [
-                    totals.events,
-                    totals.errors,
-                    *totals.percentiles(),
-                    None if totals.first is None else time_text(totals.first),
-                    None if totals.last is None else time_text(totals.last),
-                ]
-            ],
+            rows=rows or [[0, 0, None, None, None, None, None]],
         )
 
     def _intervals(self) -> Panel:

@@ -11,7 +11,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from adbc_telemetry.collector.queries import events
-from adbc_telemetry.collector.queries.counting import histogram_of, select, slowest_bucket
+from adbc_telemetry.collector.queries.counting import select, slowest_bucket
 from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.panels import Dashboard, Panel, timeline_range
 from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, By, Report, report_over
@@ -117,8 +117,10 @@ class Questions:
         histograms: list[tuple[str, Array]] = []
         for source, rollup in self._sources(snapshot, filter):
             if (part := select(rollup, filter)) is not None:
-                histograms.append((source, histogram_of(part)))
-        bucket = slowest_bucket([histogram for _, histogram in histograms], events.SHOWN)
+                histograms.append((source, part.histogram()))
+        if not histograms:
+            return events.slowest([], 0, filter, self._connection)
+        bucket = slowest_bucket(np.sum([histogram for _, histogram in histograms], axis=0), events.SHOWN)
         sources = [source for source, histogram in histograms if np.any(histogram[bucket:-1])]
         return events.slowest(sources, bucket, filter, self._connection)
 

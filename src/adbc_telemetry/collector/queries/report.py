@@ -10,7 +10,7 @@ from typing import Any, Final, Literal
 import duckdb
 from msgspec import Struct
 
-from adbc_telemetry.collector.queries.counting import Groups, Part, Totals, select
+from adbc_telemetry.collector.queries.counting import Groups, Part, PartCounts, select
 from adbc_telemetry.collector.queries.events import where
 from adbc_telemetry.collector.queries.filters import COLUMN_OF, Filter
 from adbc_telemetry.collector.queries.rollups import Rollups
@@ -128,7 +128,7 @@ def report_over(
         duckdb.Error: a file cannot be read.
     """
     chosen, counted = _count(snapshot, rollups, filter.in_whole_minutes(), by)
-    if counted.totals.events <= EXACT_EVENTS:
+    if counted.all()[0] <= EXACT_EVENTS:
         with contextlib.suppress(duckdb.OutOfMemoryException):
             return _exact(chosen, connection, filter, by)
     return _from_rollups(chosen, connection, filter.in_whole_minutes(), by, counted)
@@ -136,16 +136,21 @@ def report_over(
 
 class _Counted:
     def __init__(self, by: By | None) -> None:
-        self.totals = Totals()
+        self.totals = Groups()
         self.operations = Groups(*_GROUPED_BY["operation"])
         self.drivers = Groups(*_GROUPED_BY["version"])
         self.errors = Groups("error")
         self.groups = Groups(*_GROUPED_BY[by]) if by is not None else None
 
     def add(self, part: Part) -> None:
+        counts = PartCounts(part)
         for each in (self.totals, self.operations, self.drivers, self.errors, self.groups):
             if each is not None:
-                each.add(part)
+                each.add(counts)
+
+    def all(self) -> tuple[int, int]:
+        """Events and errors."""
+        return next(((group.events, group.errors) for group in self.totals.most_frequent()), (0, 0))
 
 
 def _count(snapshot: Snapshot, rollups: Rollups, filter: Filter, by: By | None) -> tuple[Snapshot, _Counted]:
@@ -191,7 +196,7 @@ def _exact(
                 f"{', '.join(f'nullif({name}, {quoted(str())})' for name in columns)}, count(*), "
                 f"count(nullif(error_name, '')), quantile_cont(operation_latency_ms, 0.5), "
                 f"quantile_cont(operation_latency_ms, 0.95), quantile_cont(operation_latency_ms, 0.99)",
-                "GROUP BY ALL ORDER BY count(*) DESC, ALL",
+                f"GROUP BY ALL ORDER BY count(*) DESC, {', '.join(str(n + 1) for n in range(len(columns)))}",
             )
         ]
 
@@ -233,8 +238,8 @@ def _from_rollups(
     assert row is not None
     sessions, statements, first, last = row
     return Report(
-        events=counted.totals.events,
-        errors=counted.totals.errors,
+        events=counted.all()[0],
+        errors=counted.all()[1],
         sessions=sessions,
         statements=statements,
         drivers=sum(bool(group.values[0]) for group in counted.drivers.most_frequent()),
