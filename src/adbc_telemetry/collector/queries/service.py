@@ -8,9 +8,8 @@ import time
 from collections import OrderedDict
 from typing import Any, Final, TypeVar
 
-from msgspec import Struct
-
 from adbc_telemetry.collector.queries.filters import Filter
+from adbc_telemetry.collector.queries.panels import PANELS, Panel
 from adbc_telemetry.collector.queries.report import By, Report
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess
 
@@ -29,15 +28,6 @@ class QueriesUnavailable(Exception):
 
     retry_after: int = 5
     """Seconds."""
-
-
-class Panel(Struct, frozen=True, kw_only=True):
-    """A table."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-    step_seconds: int | None = None
-    """The length of each interval, if the rows are intervals of time."""
 
 
 class QueryService:
@@ -73,6 +63,8 @@ class QueryService:
             QueriesUnavailable: too many questions wait, or this one took too much time or memory.
             KeyError: there is no such panel.
         """
+        if name not in PANELS:
+            raise KeyError(name)
         return await self._ask(Panel, "panel", name=name, filter=filter.in_whole_minutes())
 
     async def event(self, event_id: str, filter: Filter) -> dict[str, Any] | None:
@@ -135,7 +127,7 @@ class QueryService:
     async def _prepare_always(self) -> None:
         while True:
             try:
-                left = await self._worker.call(int, "prepare", timeout=_TIMEOUT)
+                left = await self._worker.call(bool, "prepare", timeout=_TIMEOUT)
             except WorkerError:
-                left = 0
+                left = False
             await asyncio.sleep(0 if left else _PREPARE_SECONDS)

@@ -1,0 +1,131 @@
+"""Single events: the newest, the slowest, and one by its id."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+import duckdb
+
+from adbc_telemetry.collector.queries.buckets import lower_bound
+from adbc_telemetry.collector.queries.filters import ANY_ERROR, COLUMN_OF, MAX_VALUE, Filter
+from adbc_telemetry.collector.queries.panels import Panel
+from adbc_telemetry.collector.store.columns import NAMES
+
+SHOWN: Final = 50
+"""Events of a panel."""
+_TIME: Final = 'coalesce("timestamp", received_at)'
+_COLUMNS: Final = (
+    "received_at",
+    "operation_type",
+    "statement_type",
+    "driver_name",
+    "driver_version",
+    "host",
+    "operation_latency_ms",
+    "error_name",
+    "session_id",
+    "event_id",
+)
+
+
+# Times leave DuckDB as numbers: it makes Python's times only where a package is installed that we do not need.
+_SELECTED: Final = f"epoch_us({_TIME}), epoch_us(received_at), {', '.join(_COLUMNS[1:])}"
+_MICROSECONDS: Final = ("timestamp", "received_at")
+
+
+def where(filter: Filter) -> tuple[str, list[Any]]:
+    """A filter as a condition of SQL, and its parameters."""
+    conditions, parameters = ["true"], list[Any]()
+    for moment, comparison in ((filter.since, ">="), (filter.until, "<")):
+        if moment is not None:
+            conditions.append(f"{_TIME} {comparison} make_timestamptz(?)")
+            parameters.append(int(moment * 1_000_000))
+    for dimension, value in filter.values().items():
+        column = COLUMN_OF[dimension]
+        if dimension == "error" and value == ANY_ERROR:
+            conditions.append(f"{column} <> ''")
+        elif value == "":
+            conditions.append(f"coalesce({column}, '') = ''")
+        elif len(value) == MAX_VALUE:
+            conditions.append(f"left({column}, {MAX_VALUE}) = ?")
+            parameters.append(value)
+        else:
+            conditions.append(f"{column} = ?")
+            parameters.append(value)
+    return " AND ".join(conditions), parameters
+
+
+def newest(sources: Iterable[str], filter: Filter, connection: duckdb.DuckDBPyConnection) -> Panel:
+    """The events that arrived last.
+
+    Args:
+        sources: SELECTs of the store's columns, the newest events first. No more of them are read than it takes.
+        filter: which events.
+        connection: no other thread uses it meanwhile.
+    """
+    condition, parameters = where(filter)
+    rows: list[tuple[Any, ...]] = []
+    for source in sources:
+        rows += connection.execute(
+            f"SELECT {_SELECTED} FROM ({source}) WHERE {condition} "
+            f"ORDER BY received_at DESC LIMIT {SHOWN - len(rows)}",
+            parameters,
+        ).fetchall()
+        if len(rows) >= SHOWN:
+            break
+    return _panel(rows)
+
+
+def slowest(
+    sources: Sequence[str], bucket: int, filter: Filter, connection: duckdb.DuckDBPyConnection
+) -> Panel:
+    """The events with the longest latency.
+
+    Args:
+        sources: SELECTs of the store's columns, which together hold these events.
+        bucket: no bucket below this one holds any of them.
+        filter: which events.
+        connection: no other thread uses it meanwhile.
+    """
+    condition, parameters = where(filter)
+    rows: list[tuple[Any, ...]] = []
+    for source in sources:
+        rows += connection.execute(
+            f"SELECT {_SELECTED} FROM ({source}) "
+            f"WHERE operation_latency_ms >= {lower_bound(bucket)} AND {condition} "
+            f"ORDER BY operation_latency_ms DESC LIMIT {SHOWN}",
+            parameters,
+        ).fetchall()
+    latency = 1 + _COLUMNS.index("operation_latency_ms")
+    rows.sort(key=lambda row: row[latency], reverse=True)
+    return _panel(rows[:SHOWN])
+
+
+def find(source: str, event_id: str, connection: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
+    """One event with all columns, or None."""
+    columns = ", ".join(f'epoch_us("{name}")' if name in _MICROSECONDS else f'"{name}"' for name in NAMES)
+    row = connection.execute(
+        f"SELECT {columns} FROM ({source}) WHERE event_id = ? LIMIT 1", [event_id]
+    ).fetchone()
+    if row is None:
+        return None
+    return {
+        name: _time(value) if name in _MICROSECONDS else value
+        for name, value in zip(NAMES, row, strict=True)
+    }
+
+
+def _panel(rows: list[tuple[Any, ...]]) -> Panel:
+    return Panel(
+        columns=["time", *_COLUMNS],
+        rows=[[_time(time), _time(received_at), *rest] for time, received_at, *rest in rows],
+    )
+
+
+def _time(microseconds: int | None) -> str | None:
+    if microseconds is None:
+        return None
+    moment = datetime(1970, 1, 1) + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="milliseconds") + "Z"
