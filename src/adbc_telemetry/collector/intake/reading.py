@@ -49,10 +49,10 @@ def read_request(body: bytes) -> Intake:
     """Read a request's JSON and every log in it.
 
     Args:
-        body: the body, decompressed. Its size is the caller's to limit; 16 MiB take some 150 MB at the most.
+        body: the body, decompressed. Its size is the caller's to limit; 16 MiB take some 100 MB beside it at the most.
 
     Raises:
-        TooManyLogs: when it holds more than `MAX_LOGS` logs.
+        TooManyLogs: when it holds more than `MAX_LOGS` logs, or values enough for many times as many.
         InvalidRequest: when it is not a `TelemetryRequest`.
     """
     texts = _texts(body)
@@ -93,7 +93,7 @@ def _texts(body: bytes) -> list[str | _NoText]:
     if len(body) > _SMALL_BODY and _quotes(body) > 2 * MAX_LOGS + _QUOTES_OF_OTHERS:
         raise _too_many()
     if len(body) > _MAX_BRACKETS and body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
-        raise InvalidRequest(f"The body holds more than {_MAX_BRACKETS} objects and arrays.")
+        raise TooManyLogs(f"The body holds more than {_MAX_BRACKETS} objects and arrays.")
     texts: list[str | _NoText] = []
     try:
         request = _decode_request(body)
@@ -117,7 +117,7 @@ def _quotes(body: bytes) -> int:
 def _texts_one_by_one(body: bytes) -> list[str | _NoText]:
     """The logs of a request in which one at least is no string, or not UTF-8: it must not cost the others."""
     if body.count(b",") > _MAX_COMMAS:
-        raise InvalidRequest("The body holds a log that is no string, and too many values.")
+        raise TooManyLogs("The body holds a log that is no string, and too many values.")
     try:
         request = _decode_any_request(body)
     except msgspec.ValidationError:
