@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -25,6 +27,7 @@ from adbc_telemetry.collector.intake import (
 )
 from support.collecting import a_log, altered, encoded, request_body
 
+DEEP = "The body holds more than 100 objects and arrays inside one another."
 PRIVATE = schema.DriverErrorInfo(stack_trace="x")
 MEBIBYTE = 1024 * 1024
 LEAST = '{"frontend_log_event_id":"1","entry":{"sql_driver_log":{}}}'
@@ -42,6 +45,7 @@ ONE = json.dumps(LEAST).encode()
         b'{"items": "x", "newer": {"protoLogs": [1]}, "protoLogs": [%b], "last": 1e999}',
         b'\n{ "protoLogs" : [ %b ] }\n',
         b'{"protoLogs": null, "proto_logs": [%b]}',
+        b'{"newer": "' + b"[" * 200 + b'\\"", "a": ' + b"[" * 99 + b"]" * 99 + b', "protoLogs": [%b]}',
     ],
 )
 def test_the_rest_of_a_request_is_passed_over(body: bytes) -> None:
@@ -67,9 +71,12 @@ def test_a_request_without_logs_is_one(body: bytes) -> None:
         (b"null", "The body is not an object in which protoLogs is an array."),
         (b'{"protoLogs": "SECRET"}', "The body is not an object in which protoLogs is an array."),
         (b'{"protoLogs": {"SECRET": 1}}', "The body is not an object in which protoLogs is an array."),
-        (b'{"SECRET":' + b"[" * 100_000, "The body is nested too deeply."),
-        (b'{"protoLogs": [' + b"[" * 100_000, "The body is nested too deeply."),
-        (b'{"protoLogs": [1, ' + b"[" * 100_000, "The body is nested too deeply."),
+        (b'{"SECRET":' + b"[" * 100_000, DEEP),
+        (b'{"protoLogs": [' + b"[" * 100_000, DEEP),
+        (b'{"SECRET":{"protoLogs":' * 100_000, DEEP),
+        (b'{"SECRET": "]]", "a": ' + b"[" * 100 + b"]" * 100 + b"}", DEEP),
+        (b'{"SECRET": "\\\\", "a": ' + b"[" * 100 + b'"]]]"' + b"]" * 100 + b"}", DEEP),
+        (b'{"protoLogs": [1, ' + b"[" * 100_000, DEEP),
     ],
 )
 def test_a_body_of_another_shape_is_no_request(body: bytes, why: str) -> None:
@@ -179,3 +186,33 @@ def test_a_hostile_body_costs_little_memory_and_time(body: Callable[[], bytes]) 
         tracemalloc.stop()
     assert peak < 100 * MEBIBYTE  # the body itself comes on top
     assert time.process_time() - started < 10  # tracing included, which makes it several times as slow
+
+
+SMALL_STACK = """
+import json, threading
+from adbc_telemetry.collector.intake import InvalidRequest, read_request
+
+def read():
+    for opening in ("[", '{"a":'):
+        nested = opening * 150_000
+        print(read_request(json.dumps({"protoLogs": ['{"a":' + nested]}).encode()).errors)
+        for body in ('{"protoLogs":[' + nested, '{"a":' + nested, '{"items":' + nested, nested):
+            try:
+                read_request(body.encode())
+            except InvalidRequest as error:
+                print(error)
+
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_deep_nesting_does_not_end_a_process_whose_threads_have_small_stacks() -> None:
+    """In a process of its own: without a limit, the decoder's recursion overruns the stack."""
+    ended = subprocess.run([sys.executable, "-c", SMALL_STACK], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    refused = "['protoLogs[0] was refused: nested too deeply.']"
+    assert ended.stdout.splitlines() == [refused, DEEP, DEEP, DEEP, DEEP] * 2

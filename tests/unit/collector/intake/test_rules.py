@@ -115,6 +115,11 @@ def test_a_repeated_name_is_noticed_when_wide_characters_make_up_for_its_length(
     assert accepted(text).text == text.replace(repeated, "")
 
 
+def test_a_log_may_be_nested_and_hold_brackets() -> None:
+    text = encoded(a_log(auth_type="[" * 200))[:-1] + ',"newer":' + "[" * 99 + '"]]"' + "]" * 99 + "}"
+    assert accepted(text).text == text
+
+
 # Values
 
 
@@ -280,6 +285,8 @@ def test_a_log_without_what_it_must_have_is_refused(path: str, value: object, wh
         ('["SECRET"]', "not a JSON object"),
         ("null", "not a JSON object"),
         ('{"SECRET":' * 5_000 + "1" + "}" * 5_000, "nested too deeply"),
+        ('{"SECRET":' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
+        ("[" * 900_000, "nested too deeply"),
         (" " * (1024 * 1024 + 1), "larger than 1048576 characters"),
     ],
 )
