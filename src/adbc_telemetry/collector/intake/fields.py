@@ -10,6 +10,7 @@ from typing import Any, Final
 from adbc_telemetry.collector.intake.limits import INT64_MAX, PRIVATE_FIELDS
 from adbc_telemetry.collector.intake.unknown import UnknownNames
 
+# Bounded, so that no number of endless digits is made.
 _INTEGER: Final = re.compile(r"-?[0-9]{1,30}", re.ASCII)
 _NUMBER: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?([eE][-+]?[0-9]{1,3})?", re.ASCII)
 # Names, without underscores and in small letters, under which drivers send the text of an error.
@@ -204,11 +205,8 @@ def whole_number(value: Any) -> int | None:
     if _INTEGER.fullmatch(value):
         return int(value)
     if _NUMBER.fullmatch(value):
-        # Exact, where a float would round; and never a number of more digits than can be in it.
-        number = Decimal(value)
-        if abs(number) <= INT64_MAX + 1:
-            return int(number) if number == number.to_integral_value() else None
-        return INT64_MAX + 1
+        number = Decimal(value)  # exact, where a float would round
+        return int(number) if number == number.to_integral_value() else None
     return None
 
 

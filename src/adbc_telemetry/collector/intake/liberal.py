@@ -7,6 +7,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
+from adbc_telemetry.collector.intake.depth import is_too_deep
 from adbc_telemetry.collector.intake.duplicates import has_repeated_names
 from adbc_telemetry.collector.intake.fields import Findings, Refused
 from adbc_telemetry.collector.intake.limits import MAX_EVENT_ID
@@ -35,13 +36,8 @@ def read_liberally(text: str) -> LiberalLog:
     Raises:
         Refused: the log cannot be taken; the message says why.
     """
-    try:
-        return _read(text)
-    except RecursionError:
-        raise Refused("nested too deeply") from None
-
-
-def _read(text: str) -> LiberalLog:
+    if is_too_deep(text.encode()):
+        raise Refused("nested too deeply")
     text, plain = _parse(text)
     if type(plain) is not dict:
         raise Refused("not a JSON object")

@@ -6,6 +6,7 @@ from typing import Final, NamedTuple
 
 import msgspec
 
+from adbc_telemetry.collector.intake.depth import MAX_DEPTH, is_too_deep
 from adbc_telemetry.collector.intake.fields import Refused
 from adbc_telemetry.collector.intake.liberal import read_liberally
 from adbc_telemetry.collector.intake.limits import MAX_LOG
@@ -26,15 +27,18 @@ _MAX_COMMAS: Final = 1_000_000
 _MAX_BRACKETS: Final = 1_000_000
 
 
-class _Request(msgspec.Struct):
-    """The part of a `TelemetryRequest` that is read. msgspec skips everything else without building it."""
+class _Request(msgspec.Struct, forbid_unknown_fields=True):
+    """A `TelemetryRequest` as drivers send it. What may stand in it is flat: decoding it does not recurse."""
 
+    uploadTime: int | str | None = None
+    items: list[str] | None = None
     protoLogs: list[str] | None = None
+    upload_time: int | str | None = None
     proto_logs: list[str] | None = None
 
 
 class _AnyRequest(msgspec.Struct):
-    """The same with logs of any type, not yet decoded."""
+    """The part of any other request that is read, not yet decoded. msgspec skips the rest without building it."""
 
     protoLogs: list[msgspec.Raw] | None = None
     proto_logs: list[msgspec.Raw] | None = None
@@ -49,10 +53,10 @@ def read_request(body: bytes) -> Intake:
     """Read a request's JSON and every log in it.
 
     Args:
-        body: the body, decompressed. Its size is the caller's to limit; 16 MiB take some 150 MB at the most.
+        body: the body, decompressed. Its size is the caller's to limit; 16 MiB take some 100 MB beside it at the most.
 
     Raises:
-        TooManyLogs: when it holds more than `MAX_LOGS` logs.
+        TooManyLogs: when it holds more than `MAX_LOGS` logs, or values enough for many times as many.
         InvalidRequest: when it is not a `TelemetryRequest`.
     """
     texts = _texts(body)
@@ -93,17 +97,14 @@ def _texts(body: bytes) -> list[str | _NoText]:
     if len(body) > _SMALL_BODY and _quotes(body) > 2 * MAX_LOGS + _QUOTES_OF_OTHERS:
         raise _too_many()
     if len(body) > _MAX_BRACKETS and body.count(b"[") + body.count(b"{") > _MAX_BRACKETS:
-        raise InvalidRequest(f"The body holds more than {_MAX_BRACKETS} objects and arrays.")
-    texts: list[str | _NoText] = []
+        raise TooManyLogs(f"The body holds more than {_MAX_BRACKETS} objects and arrays.")
     try:
         request = _decode_request(body)
-        texts = [*(request.protoLogs or ()), *(request.proto_logs or ())]
     except (msgspec.ValidationError, UnicodeDecodeError):
-        texts = _texts_one_by_one(body)
+        return _texts_one_by_one(body)
     except msgspec.DecodeError:
         raise InvalidRequest("The body is not JSON.") from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
+    texts: list[str | _NoText] = [*(request.protoLogs or ()), *(request.proto_logs or ())]
     if len(texts) > MAX_LOGS:
         raise _too_many()
     return texts
@@ -115,17 +116,17 @@ def _quotes(body: bytes) -> int:
 
 
 def _texts_one_by_one(body: bytes) -> list[str | _NoText]:
-    """The logs of a request in which one at least is no string, or not UTF-8: it must not cost the others."""
+    """The logs of a request with further keys, or with a log that is no string or not UTF-8: neither costs a log."""
     if body.count(b",") > _MAX_COMMAS:
-        raise InvalidRequest("The body holds a log that is no string, and too many values.")
+        raise TooManyLogs(f"The body holds more than {_MAX_COMMAS} values.")
+    if is_too_deep(body):
+        raise InvalidRequest(f"The body holds more than {MAX_DEPTH} objects and arrays inside one another.")
     try:
         request = _decode_any_request(body)
     except msgspec.ValidationError:
         raise InvalidRequest("The body is not an object in which protoLogs is an array.") from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidRequest("The body is not JSON.") from None
-    except RecursionError:
-        raise InvalidRequest("The body is nested too deeply.") from None
     raws = [*(request.protoLogs or ()), *(request.proto_logs or ())]
     if len(raws) > MAX_LOGS:
         raise _too_many()

@@ -57,4 +57,4 @@ class InvalidRequest(ValueError):
 
 
 class TooManyLogs(InvalidRequest):
-    """The request holds more logs than one request may."""
+    """The request holds more logs, or more values, than one request may. A sender may split it."""

@@ -33,7 +33,7 @@ def event_id_if_canonical(text: str) -> str | None:
     """The event's id when the log is in the wire's own form. None when it takes a closer look."""
     try:
         log = _decode(text)
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeError):
         return None
     encoded = _encode(log)
     # No JSON of the same values is shorter than msgspec's, so with the same length nothing was said twice. This is

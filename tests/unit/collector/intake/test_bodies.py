@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -13,6 +15,7 @@ import pytest
 pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
+from adbc_telemetry import schema
 from adbc_telemetry.collector.intake import (
     MAX_ERRORS,
     MAX_LOGS,
@@ -24,6 +27,8 @@ from adbc_telemetry.collector.intake import (
 )
 from support.collecting import a_log, altered, encoded, request_body
 
+DEEP = "The body holds more than 100 objects and arrays inside one another."
+PRIVATE = schema.DriverErrorInfo(stack_trace="x")
 MEBIBYTE = 1024 * 1024
 LEAST = '{"frontend_log_event_id":"1","entry":{"sql_driver_log":{}}}'
 ONE = json.dumps(LEAST).encode()
@@ -40,6 +45,7 @@ ONE = json.dumps(LEAST).encode()
         b'{"items": "x", "newer": {"protoLogs": [1]}, "protoLogs": [%b], "last": 1e999}',
         b'\n{ "protoLogs" : [ %b ] }\n',
         b'{"protoLogs": null, "proto_logs": [%b]}',
+        b'{"newer": "' + b"[" * 200 + b'\\"", "a": ' + b"[" * 99 + b"]" * 99 + b', "protoLogs": [%b]}',
     ],
 )
 def test_the_rest_of_a_request_is_passed_over(body: bytes) -> None:
@@ -65,9 +71,12 @@ def test_a_request_without_logs_is_one(body: bytes) -> None:
         (b"null", "The body is not an object in which protoLogs is an array."),
         (b'{"protoLogs": "SECRET"}', "The body is not an object in which protoLogs is an array."),
         (b'{"protoLogs": {"SECRET": 1}}', "The body is not an object in which protoLogs is an array."),
-        (b'{"SECRET":' + b"[" * 100_000, "The body is nested too deeply."),
-        (b'{"protoLogs": [' + b"[" * 100_000, "The body is nested too deeply."),
-        (b'{"protoLogs": [1, ' + b"[" * 100_000, "The body is nested too deeply."),
+        (b'{"SECRET":' + b"[" * 100_000, DEEP),
+        (b'{"protoLogs": [' + b"[" * 100_000, DEEP),
+        (b'{"SECRET":{"protoLogs":' * 100_000, DEEP),
+        (b'{"SECRET": "]]", "a": ' + b"[" * 100 + b"]" * 100 + b"}", DEEP),
+        (b'{"SECRET": "\\\\", "a": ' + b"[" * 100 + b'"]]]"' + b"]" * 100 + b"}", DEEP),
+        (b'{"protoLogs": [1, ' + b"[" * 100_000, DEEP),
     ],
 )
 def test_a_body_of_another_shape_is_no_request(body: bytes, why: str) -> None:
@@ -122,6 +131,14 @@ def test_so_many_large_logs_are_taken() -> None:
     assert len(read_request(body).logs) == MAX_LOGS
 
 
+def test_logs_of_a_million_values_are_too_many() -> None:
+    """They would keep a core busy for seconds."""
+    nested = json.dumps({"newer": [[]] * 100_000})
+    assert read_request(request_body(nested)).refusals == [Refusal(0, "no event id")]
+    with pytest.raises(TooManyLogs, match=r"The body holds more than 1000000 objects and arrays\."):
+        read_request(request_body(*[nested] * 10))
+
+
 def filled(unit: bytes, *, before: bytes = b'{"protoLogs":[', size: int = 16 * MEBIBYTE) -> bytes:
     return before + unit * (size // len(unit)) + unit.rstrip(b",") + b"]}"
 
@@ -150,7 +167,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     ),
     "logs of backslashes": lambda: filled(b'"' + b"\\\\\\\\" * 250_000 + b'\\\\ud800",'),
     "logs of wide characters and private texts": lambda: request_body(
-        *[encoded(a_log(auth_type="\U0001f600" + "x" * 100)).replace("auth_type", "stack_trace")] * MAX_LOGS
+        *[encoded(a_log(auth_type="\U0001f600" + "x" * 1000, error_info=PRIVATE))] * MAX_LOGS
     ),
 }
 
@@ -167,5 +184,35 @@ def test_a_hostile_body_costs_little_memory_and_time(body: Callable[[], bytes]) 
     finally:
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
-    assert peak < 150 * MEBIBYTE
+    assert peak < 100 * MEBIBYTE  # the body itself comes on top
     assert time.process_time() - started < 10  # tracing included, which makes it several times as slow
+
+
+SMALL_STACK = """
+import json, threading
+from adbc_telemetry.collector.intake import InvalidRequest, read_request
+
+def read():
+    for opening in ("[", '{"a":'):
+        nested = opening * 150_000
+        print(read_request(json.dumps({"protoLogs": ['{"a":' + nested]}).encode()).errors)
+        for body in ('{"protoLogs":[' + nested, '{"a":' + nested, '{"items":' + nested, nested):
+            try:
+                read_request(body.encode())
+            except InvalidRequest as error:
+                print(error)
+
+threading.stack_size(256 * 1024)
+thread = threading.Thread(target=read)
+thread.start()
+thread.join()
+"""
+
+
+@pytest.mark.slow
+def test_deep_nesting_does_not_end_a_process_whose_threads_have_small_stacks() -> None:
+    """In a process of its own: without a limit, the decoder's recursion overruns the stack."""
+    ended = subprocess.run([sys.executable, "-c", SMALL_STACK], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    refused = "['protoLogs[0] was refused: nested too deeply.']"
+    assert ended.stdout.splitlines() == [refused, DEEP, DEEP, DEEP, DEEP] * 2

@@ -65,6 +65,9 @@ def test_our_own_log_is_kept_as_it_came_and_is_canonical() -> None:
 @pytest.mark.parametrize(
     "spelled",
     [
+        pytest.param(
+            lambda text: json.dumps(json.loads(text.replace("a driver", r"\" \\"))), id="backslashes"
+        ),
         pytest.param(lambda text: json.dumps(json.loads(text)), id="spaces"),
         pytest.param(lambda text: json.dumps(json.loads(text), indent=2), id="lines"),
         pytest.param(lambda text: text.replace("a driver", "a \\u0064river"), id="escapes"),
@@ -105,6 +108,18 @@ def test_of_a_name_that_stands_twice_the_last_one_wins_everywhere() -> None:
     assert log == AcceptedLog("2", '{"frontend_log_event_id":"2","entry":{"sql_driver_log":{}}}', None)
 
 
+def test_a_repeated_name_is_noticed_when_wide_characters_make_up_for_its_length() -> None:
+    repeated = '"auth_type":"",'
+    wide = "é" * len(repeated)  # each takes a byte more than characters
+    text = f'{{"frontend_log_event_id":"1","entry":{{"sql_driver_log":{{{repeated}"auth_type":"{wide}"}}}}}}'
+    assert accepted(text).text == text.replace(repeated, "")
+
+
+def test_a_log_may_be_nested_and_hold_brackets() -> None:
+    text = encoded(a_log(auth_type="[" * 200))[:-1] + ',"newer":' + "[" * 99 + '"]]"' + "]" * 99 + "}"
+    assert accepted(text).text == text
+
+
 # Values
 
 
@@ -122,6 +137,7 @@ def test_of_a_name_that_stands_twice_the_last_one_wins_everywhere() -> None:
         (-(2**63), -(2**63)),
         (str(2**63 - 1), 2**63 - 1),
         ("9007199254740993.0", 9007199254740993),
+        ("9223372036854775807.0", 2**63 - 1),
     ],
 )
 def test_integers_come_as_numbers_and_as_text(sent: object, read_as: int) -> None:
@@ -148,6 +164,8 @@ def test_what_is_no_integer_costs_the_log(value: object) -> None:
         (LATENCY, str(2**63)),
         (LATENCY, "9223372036854775808.0"),
         (LATENCY, "1e300"),
+        (LATENCY, "-1e999"),
+        (LATENCY, "9" * 30),
         (LATENCY, 1e300),
         (LATENCY, 10**40),
         (PORT, 2**31),
@@ -267,6 +285,8 @@ def test_a_log_without_what_it_must_have_is_refused(path: str, value: object, wh
         ('["SECRET"]', "not a JSON object"),
         ("null", "not a JSON object"),
         ('{"SECRET":' * 5_000 + "1" + "}" * 5_000, "nested too deeply"),
+        ('{"SECRET":' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
+        ("[" * 900_000, "nested too deeply"),
         (" " * (1024 * 1024 + 1), "larger than 1048576 characters"),
     ],
 )
