@@ -97,7 +97,9 @@ def _moment(name: str, text: str | None, now: float) -> float | None:
         return max(0.0, now - int(duration[1]) * _SECONDS[duration[2]])
     try:
         # Before Python 3.11 `fromisoformat` knows no Z. In a URL a plus sign that is not escaped arrives as a space.
-        moment = datetime.fromisoformat(re.sub(r"[Zz]$", "+00:00", text).replace(" ", "+", _spaces_of_zone(text)))
+        moment = datetime.fromisoformat(
+            re.sub(r"[Zz]$", "+00:00", text).replace(" ", "+", _spaces_of_zone(text))
+        )
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=timezone.utc)
         return max(0.0, moment.timestamp())
