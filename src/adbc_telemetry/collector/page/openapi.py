@@ -211,7 +211,7 @@ def _schemas() -> dict[str, Any]:
         ),
         "Event": {"type": "object", "description": "A value for each column of the store; `log` as it came."},
         "Report": _object(
-            **{name: count for name in ("events", "errors", "sessions", "statements", "drivers")},
+            **dict.fromkeys(("events", "errors", "sessions", "statements", "drivers"), count),
             first=text,
             last=text,
             operations=_list(operation_type=text, statement_type=text, **figures),
@@ -232,9 +232,8 @@ def _schemas() -> dict[str, Any]:
     }
 
 
-def _object(description: str | None = None, **properties: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": "object", "properties": properties}
-    return found if description is None else {**found, "description": description}
+def _object(*description: str, **properties: Any) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "description": " ".join(description)}
 
 
 def _list(**properties: Any) -> dict[str, Any]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import hashlib
 import importlib.metadata
-import importlib.resources
+import importlib.util
 import re
 from functools import cache
+from pathlib import Path
 from typing import Final, NamedTuple
 
 _STYLE_OF_MAPS: Final = re.compile(
@@ -32,7 +33,11 @@ def plotly_js() -> Library:
     Raises:
         FileNotFoundError: the package holds no such file.
     """
-    content = importlib.resources.files("plotly").joinpath("package_data", "plotly.min.js").read_bytes()
+    # The package is not imported: its Python is of no use here.
+    package = importlib.util.find_spec("plotly")
+    if package is None or package.origin is None:
+        raise FileNotFoundError("plotly is not installed; install adbc-telemetry[collector]")
+    content = (Path(package.origin).parent / "package_data" / "plotly.min.js").read_bytes()
     return Library(
         gzip.compress(content, 6, mtime=0),
         f'"{hashlib.sha256(content).hexdigest()[:32]}"',

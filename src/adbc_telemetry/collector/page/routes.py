@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import html
-import importlib.resources
 from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
 from typing import Any, Final, get_args
 
 import msgspec
@@ -35,6 +35,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
+_STATIC: Final = Path(__file__).parent / "static"
 _MAX_EVENT_ID: Final = 1000
 _GROUPINGS: Final = get_args(By)
 Handler = Callable[[Request], Awaitable[Response]]
@@ -154,10 +155,9 @@ def _page() -> Handler:
 
 
 def _static() -> Handler:
-    folder = importlib.resources.files(__package__).joinpath("static")
     files = {
         entry.name: (entry.read_bytes(), _TYPES[ending])
-        for entry in folder.iterdir()
+        for entry in _STATIC.iterdir()
         if (ending := "." + entry.name.rpartition(".")[2]) in _TYPES
     }
 
@@ -181,7 +181,7 @@ async def _plotly(request: Request) -> Response:
 
 
 def _file(name: str) -> bytes:
-    return importlib.resources.files(__package__).joinpath("static", name).read_bytes()
+    return (_STATIC / name).read_bytes()
 
 
 def _report_table(report: Any) -> tuple[list[str], list[list[Any]]]:
