@@ -67,4 +67,5 @@ def percentiles(histograms: np.ndarray[Any, Any], shares: tuple[float, ...]) -> 
 def _latency_at(cumulated: np.ndarray[Any, Any], places: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
     """The latency of the event at a place in each row, the fastest being at 0."""
     buckets = (cumulated <= places[:, None]).sum(axis=1)
-    return MIDDLES[np.minimum(buckets, NO_LATENCY - 1)]
+    latencies: np.ndarray[Any, Any] = MIDDLES[np.minimum(buckets, NO_LATENCY - 1)]
+    return latencies

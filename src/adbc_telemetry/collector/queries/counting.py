@@ -15,7 +15,6 @@ _ERROR: Final = DIMENSIONS.index("error")
 _MOST_GROUPS: Final = 500
 """Groups that are told apart; the rest is one more group."""
 _MOST_COMBINATIONS: Final = 4000
-_NEVER: Final = np.iinfo(np.int64).max
 
 
 class Part(NamedTuple):
@@ -36,6 +35,11 @@ class Part(NamedTuple):
         """For each combination of values, whether its events ended in an error."""
         failed: Array = self.rollup.values[:, _ERROR] != 0
         return failed
+
+    def range(self) -> tuple[int, int]:
+        """The minutes of the first and of the last event, since 1970."""
+        occupied = self.minutes[np.diff(self.starts) > 0]
+        return int(occupied[0]), int(occupied[-1])
 
     def histogram(self) -> Array:
         """Events by bucket."""
@@ -111,7 +115,8 @@ class Intervals:
     @property
     def events(self) -> Array:
         """For each interval."""
-        return self._histograms.sum(axis=1)
+        events: Array = self._histograms.sum(axis=1)
+        return events
 
     def add(self, part: Part) -> None:
         """Count a rollup."""
@@ -137,9 +142,8 @@ class Group(NamedTuple):
     values: tuple[str, ...]
     events: int
     errors: int
-    first: int
-    """The minute of the first event, since 1970."""
-    last: int
+    last_failure: int
+    """The minute of the last event that ended in an error, since 1970; 0 if none did."""
     percentiles: list[float | None]
 
 
@@ -155,7 +159,6 @@ class Groups:
         self._numbers: dict[tuple[str, ...], int] = {}
         self._histograms = np.zeros((0, BUCKETS), dtype=np.int64)
         self._errors = np.zeros(0, dtype=np.int64)
-        self._first = np.zeros(0, dtype=np.int64)
         self._last = np.zeros(0, dtype=np.int64)
 
     def add(self, counts: PartCounts) -> None:
@@ -173,9 +176,8 @@ class Groups:
             self._histograms += _sums(keys, part.counts, number * BUCKETS).reshape(number, BUCKETS)
         failed = part.failed_combinations()
         np.add.at(self._errors, group_of[failed], counts.events[failed])
-        occur = counts.events > 0
-        np.minimum.at(self._first, group_of[occur], counts.first[occur])
-        np.maximum.at(self._last, group_of[occur], counts.last[occur])
+        failed &= counts.events > 0
+        np.maximum.at(self._last, group_of[failed], counts.last_failure[failed])
 
     def most_frequent(self, limit: int | None = None) -> list[Group]:
         """The groups with the most events; ties in order of their values."""
@@ -191,7 +193,6 @@ class Groups:
                 values,
                 int(events[number]),
                 int(self._errors[number]),
-                int(self._first[number]),
                 int(self._last[number]),
                 each,
             )
@@ -220,7 +221,6 @@ class Groups:
         new = len(self._numbers) - len(self._errors)
         self._histograms = np.concatenate([self._histograms, np.zeros((new, BUCKETS), dtype=np.int64)])
         self._errors = np.append(self._errors, np.zeros(new, dtype=np.int64))
-        self._first = np.append(self._first, np.full(new, _NEVER))
         self._last = np.append(self._last, np.zeros(new, dtype=np.int64))
 
 
@@ -242,13 +242,11 @@ class PartCounts:
         else:
             self.events = _sums(part.combinations, part.counts, number)
         # Of several assignments to one place the last one stays, and rows are in order of time.
-        rows = np.arange(len(part.combinations), dtype=np.uint32)
-        last, first = np.zeros((2, number), dtype=np.uint32)
-        last[part.combinations] = rows
-        first[part.combinations[::-1]] = rows[::-1]
-        self.last = _minute_of(part, last)
-        """For each combination, the minute of its last event."""
-        self.first = _minute_of(part, first)
+        rows = np.flatnonzero(part.failed_combinations()[part.combinations])
+        last = np.zeros(number, dtype=np.int64)
+        last[part.combinations[rows]] = rows
+        self.last_failure: Array = part.minutes[np.searchsorted(part.starts, last, side="right") - 1]
+        """For each combination with an error, the minute of its last event."""
 
 
 def slowest_bucket(histogram: Array, limit: int) -> int:
@@ -261,10 +259,6 @@ def slowest_bucket(histogram: Array, limit: int) -> int:
     from_above = np.cumsum(histogram[:NO_LATENCY][::-1])[::-1]
     enough = np.flatnonzero(from_above >= limit)
     return int(enough[-1]) if len(enough) else 0
-
-
-def _minute_of(part: Part, rows: Array) -> Array:
-    return part.minutes[np.searchsorted(part.starts, rows, side="right") - 1].astype(np.int64)
 
 
 def _sums(keys: Array, counts: Array | None, number: int) -> Array:

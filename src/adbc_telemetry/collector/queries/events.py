@@ -13,8 +13,9 @@ from adbc_telemetry.collector.queries.filters import ANY_ERROR, COLUMN_OF, MAX_V
 from adbc_telemetry.collector.queries.panels import Panel
 from adbc_telemetry.collector.store.columns import NAMES
 
-SHOWN: Final = 50
-"""Events of a panel."""
+NEWEST: Final = 50
+"""Events of the panel with the newest ones."""
+SLOWEST: Final = 20
 _TIME: Final = 'coalesce("timestamp", received_at)'
 _COLUMNS: Final = (
     "received_at",
@@ -70,10 +71,10 @@ def newest(sources: Iterable[str], filter: Filter, connection: duckdb.DuckDBPyCo
     for source in sources:
         rows += connection.execute(
             f"SELECT {_SELECTED} FROM ({source}) WHERE {condition} "
-            f"ORDER BY received_at DESC LIMIT {SHOWN - len(rows)}",
+            f"ORDER BY received_at DESC LIMIT {NEWEST - len(rows)}",
             parameters,
         ).fetchall()
-        if len(rows) >= SHOWN:
+        if len(rows) >= NEWEST:
             break
     return _panel(rows)
 
@@ -95,12 +96,12 @@ def slowest(
         rows += connection.execute(
             f"SELECT {_SELECTED} FROM ({source}) "
             f"WHERE operation_latency_ms >= {lower_bound(bucket)} AND {condition} "
-            f"ORDER BY operation_latency_ms DESC LIMIT {SHOWN}",
+            f"ORDER BY operation_latency_ms DESC LIMIT {SLOWEST}",
             parameters,
         ).fetchall()
     latency = 1 + _COLUMNS.index("operation_latency_ms")
     rows.sort(key=lambda row: row[latency], reverse=True)
-    return _panel(rows[:SHOWN])
+    return _panel(rows[:SLOWEST])
 
 
 def find(source: str, event_id: str, connection: duckdb.DuckDBPyConnection) -> dict[str, Any] | None:
@@ -112,8 +113,7 @@ def find(source: str, event_id: str, connection: duckdb.DuckDBPyConnection) -> d
     if row is None:
         return None
     return {
-        name: _time(value) if name in _MICROSECONDS else value
-        for name, value in zip(NAMES, row, strict=True)
+        name: _time(value) if name in _MICROSECONDS else value for name, value in zip(NAMES, row, strict=True)
     }
 
 

@@ -49,7 +49,8 @@ class Dashboard:
         self._first = first // step * step
         self._step = step
         self._number = max(1, -(-(end - self._first) // step))
-        self._totals = Groups()
+        self._all = Groups()
+        self._ranges: list[tuple[int, int]] = []
         self._timeline = Intervals(self._first, step, self._number)
         self._operations = Groups("operation", "statement_type")
         self._drivers = Groups("driver", "version")
@@ -59,8 +60,9 @@ class Dashboard:
     def add(self, part: Part) -> None:
         """Count a rollup."""
         self._timeline.add(part)
+        self._ranges.append(part.range())
         counts = PartCounts(part)
-        for each in (self._totals, self._operations, self._drivers, self._hosts, self._errors):
+        for each in (self._all, self._operations, self._drivers, self._hosts, self._errors):
             each.add(counts)
 
     def panels(self) -> dict[str, Panel]:
@@ -68,7 +70,9 @@ class Dashboard:
         return {
             "summary": self._summary(),
             "timeline": self._intervals(),
-            "operations": _grouped(["operation_type", "statement_type"], self._operations.most_frequent(_ROWS)),
+            "operations": _grouped(
+                ["operation_type", "statement_type"], self._operations.most_frequent(_ROWS)
+            ),
             "drivers": _grouped(["driver_name", "driver_version"], self._drivers.most_frequent(_ROWS)),
             "hosts": _grouped(["host"], self._hosts.most_frequent(_ROWS)),
             "errors": self._error_classes(),
@@ -76,8 +80,14 @@ class Dashboard:
 
     def _summary(self) -> Panel:
         rows: list[list[Any]] = [
-            [all.events, all.errors, *all.percentiles, time_text(all.first), time_text(all.last)]
-            for all in self._totals.most_frequent()
+            [
+                group.events,
+                group.errors,
+                *group.percentiles,
+                time_text(min(first for first, _ in self._ranges)),
+                time_text(max(last for _, last in self._ranges)),
+            ]
+            for group in self._all.most_frequent()
         ]
         return Panel(
             columns=["events", "errors", *_PERCENTILES, "first", "last"],
@@ -101,7 +111,7 @@ class Dashboard:
         failed = [group for group in self._errors.most_frequent() if group.values != ("",)]
         return Panel(
             columns=["error_name", "events", "last"],
-            rows=[[group.values[0], group.events, time_text(group.last)] for group in failed[:_ROWS]],
+            rows=[[group.values[0], group.events, time_text(group.last_failure)] for group in failed[:_ROWS]],
         )
 
 
@@ -132,10 +142,9 @@ def timeline_range(
         end = this_minute + 1
         if last is not None and last < this_minute + _FAR_AHEAD:
             end = max(end, last + 1)
-    if since is not None:
-        begin = int(since // 60)
-    else:
-        begin = end - 60 if first is None else min(first, end - 1)
+    if since is None:
+        since = (end - 60 if first is None else min(first, end - 1)) * 60
+    begin = int(since // 60)
     return begin, max(end, begin + 1)
 
 

@@ -1,4 +1,4 @@
-"""The process that answers questions, apart from the intake: `python -m adbc_telemetry.collector.queries.process FOLDER`."""
+"""The process that answers questions, apart from the intake. Its argument is the store's folder."""
 
 from __future__ import annotations
 

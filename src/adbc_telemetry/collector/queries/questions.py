@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -105,7 +105,9 @@ class Questions:
         if filter.since is not None and filter.until is not None:
             return None, None
         ranges = self._rollups.ranges(snapshot, filter.since, filter.until)
-        return min((each.first for each in ranges), default=None), max((each.last for each in ranges), default=None)
+        return min((each.first for each in ranges), default=None), max(
+            (each.last for each in ranges), default=None
+        )
 
     def _newest(self, snapshot: Snapshot, filter: Filter) -> Panel:
         sources = (
@@ -120,11 +122,11 @@ class Questions:
                 histograms.append((source, part.histogram()))
         if not histograms:
             return events.slowest([], 0, filter, self._connection)
-        bucket = slowest_bucket(np.sum([histogram for _, histogram in histograms], axis=0), events.SHOWN)
+        bucket = slowest_bucket(np.sum([histogram for _, histogram in histograms], axis=0), events.SLOWEST)
         sources = [source for source, histogram in histograms if np.any(histogram[bucket:-1])]
         return events.slowest(sources, bucket, filter, self._connection)
 
-    def _sources(self, snapshot: Snapshot, filter: Filter) -> Any:
+    def _sources(self, snapshot: Snapshot, filter: Filter) -> Iterator[tuple[str, Rollup]]:
         """SELECTs of the store's columns and their rollups, the newest first, one at a time."""
         for segment, rollup in self._rollups.of_journal(snapshot):
             yield journal_sql([segment.path], skip_damage=True), rollup

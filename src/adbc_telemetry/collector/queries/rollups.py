@@ -123,9 +123,10 @@ class Rollups:
     def forget_others(self, snapshot: Snapshot) -> None:
         """Delete the rollups of files that are gone."""
         names = {_name(state) for state in snapshot.files}
-        for known in (self._ranges, self._in_memory):
-            for name in [each for each in known if each not in names]:
-                del known[name]  # type: ignore[attr-defined]
+        for name in self._ranges.keys() - names:
+            del self._ranges[name]
+        for name in self._in_memory.keys() - names:
+            del self._in_memory[name]
         with contextlib.suppress(OSError):  # the store may be one that this user cannot write
             for entry in os.scandir(self._folder.rollups):
                 if entry.name.endswith(_ENDING) and entry.name not in names:

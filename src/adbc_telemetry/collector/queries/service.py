@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.panels import PANELS, Panel
@@ -20,7 +20,6 @@ _KEPT_ANSWERS: Final = 128
 _FRESH_SECONDS: Final = 1.0
 _TIMEOUT: Final = 60.0
 _PREPARE_SECONDS: Final = 5.0
-T = TypeVar("T")
 
 
 class QueriesUnavailable(Exception):
@@ -65,7 +64,8 @@ class QueryService:
         """
         if name not in PANELS:
             raise KeyError(name)
-        return await self._ask(Panel, "panel", name=name, filter=filter.in_whole_minutes())
+        panel: Panel = await self._ask(Panel, "panel", name=name, filter=filter.in_whole_minutes())
+        return panel
 
     async def event(self, event_id: str, filter: Filter) -> dict[str, Any] | None:
         """One event with all of its columns, or None if there is no such event.
@@ -73,12 +73,10 @@ class QueryService:
         Raises:
             QueriesUnavailable: as in `panel`.
         """
-        return await self._ask(
-            dict[str, Any] | None,
-            "event",
-            event_id=event_id,
-            filter=filter.in_whole_minutes(),  # type: ignore[arg-type]
+        found: dict[str, Any] | None = await self._ask(
+            dict[str, Any] | None, "event", event_id=event_id, filter=filter.in_whole_minutes()
         )
+        return found
 
     async def report(self, filter: Filter, by: By | None = None) -> Report:
         """The report of a range, its operations or the groups named.
@@ -86,7 +84,8 @@ class QueryService:
         Raises:
             QueriesUnavailable: as in `panel`.
         """
-        return await self._ask(Report, "report", filter=filter, by=by)
+        report: Report = await self._ask(Report, "report", filter=filter, by=by)
+        return report
 
     async def close(self) -> None:
         """End the process, and what is under way with it."""
@@ -98,7 +97,7 @@ class QueryService:
             tasks.append(self._preparing)
         await asyncio.gather(*tasks, return_exceptions=True)
 
-    async def _ask(self, result_type: type[T], method: str, **parameters: Any) -> T:
+    async def _ask(self, result_type: Any, method: str, **parameters: Any) -> Any:
         """The answer to a question; who asks the same meanwhile, or within a second, shares it."""
         key = (method, *parameters.values())
         asked, task = self._answers.get(key, (0.0, None))
@@ -113,7 +112,7 @@ class QueryService:
         # Who asked may go away: the others wait for the same answer.
         return await asyncio.shield(task)
 
-    async def _call(self, result_type: type[T], method: str, parameters: dict[str, Any]) -> T:
+    async def _call(self, result_type: Any, method: str, parameters: dict[str, Any]) -> Any:
         self._waiting += 1
         try:
             return await self._worker.call(result_type, method, timeout=_TIMEOUT, **parameters)
