@@ -14,9 +14,8 @@ from adbc_telemetry.cli.errors import CommandError, write
 from adbc_telemetry.cli.fetching import fetch, is_url
 
 if TYPE_CHECKING:
-    from adbc_telemetry.collector.queries.report import Report
+    from adbc_telemetry.collector.queries.report import By, Report
 
-_MEMORY_LIMIT: Final = "512MB"
 _WATCH_SECONDS: Final = 2.0
 _CLEAR: Final = b"\x1b[2J\x1b[H"
 BY: Final = ("driver", "version", "operation", "host", "error")
@@ -82,18 +81,15 @@ def _print(options: argparse.Namespace) -> bytes:
     return page.getvalue()
 
 
-def _read_report(path: str, question: dict[str, str], by: str | None) -> Report:
+def _read_report(path: str, question: dict[str, str], by: By | None) -> Report:
     import duckdb
 
     from adbc_telemetry.collector.queries.filters import BadQuestion, parse_filter
     from adbc_telemetry.collector.queries.report import build_report
-    from adbc_telemetry.collector.store import StoreError, open_store
-    from adbc_telemetry.collector.store.compaction import connect
+    from adbc_telemetry.collector.store import StoreError
 
     try:
-        folder = open_store(path)
-        with contextlib.closing(connect(_MEMORY_LIMIT, threads=2)) as connection:
-            return build_report(folder, connection, parse_filter(question), by)
+        return build_report(path, parse_filter(question), by)
     except (StoreError, BadQuestion) as error:
         raise CommandError(str(error)) from error
     except duckdb.Error as error:
@@ -102,7 +98,7 @@ def _read_report(path: str, question: dict[str, str], by: str | None) -> Report:
         ) from error
 
 
-def _fetch_report(url: str, question: dict[str, str], by: str | None) -> Report:
+def _fetch_report(url: str, question: dict[str, str], by: By | None) -> Report:
     import msgspec
 
     from adbc_telemetry.collector.queries.report import Report

@@ -12,12 +12,12 @@ import pytest
 pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
-import urllib3  # noqa: E402
-from starlette.responses import Response  # noqa: E402
+import urllib3
+from starlette.responses import Response
 
-from adbc_telemetry.collector.access import AccessControl, is_loopback  # noqa: E402
-from adbc_telemetry.collector.server import Collector, CollectorError  # noqa: E402
-from support.collecting import TIMEOUT  # noqa: E402
+from adbc_telemetry.collector.access import AccessControl, is_loopback
+from adbc_telemetry.collector.server import Collector, CollectorError
+from support.collecting import TIMEOUT
 
 TOKEN = "0123456789abcdef"
 OPEN = AccessControl(Response(), token=None, hosts=["telemetry.example"])

@@ -65,7 +65,12 @@ def test_events_are_readable_as_soon_as_they_are_acknowledged(tmp_path: Path) ->
 def test_an_acknowledged_event_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     synced: list[int] = []
     sync = os.fdatasync
-    monkeypatch.setattr(os, "fdatasync", lambda descriptor: (sync(descriptor), synced.append(1))[0])
+
+    def counted(descriptor: int) -> None:
+        sync(descriptor)
+        synced.append(descriptor)
+
+    monkeypatch.setattr(os, "fdatasync", counted)
 
     async def scenario() -> None:
         async with running_store(tmp_path / "store") as store:
@@ -287,9 +292,9 @@ def test_a_damaged_line_costs_no_other_event(tmp_path: Path, caplog: pytest.LogC
     async def scenario() -> None:
         async with running_store(path) as store:
             await store.add(stored_logs(2))
-            store._journal.commit(
-                [b'{"received_us": 1, "log": "\xff\xfe broken\n'], store._journal.segment.day
-            )  # type: ignore[union-attr]
+            assert store._journal.segment is not None
+            damage = b'{"received_us": 1, "log": "\xff\xfe broken\n'
+            store._journal.commit([damage], store._journal.segment.day)
             await store.add(stored_logs(2))
             assert counts(path) == (4, 4)
 
