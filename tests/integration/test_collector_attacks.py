@@ -180,24 +180,17 @@ def test_when_descriptors_are_used_up_the_server_goes_on_afterwards_and_logs_one
                     flood.enter_context(served.client())
                 wait_until(lambda: "No connection can be accepted" in served.stderr.read_text())
                 assert early.ask(post(BODY)).status == 200, "those that are there are served"
-                time_before = cpu_seconds(served)
+                time_before = served.cpu_seconds
                 waiting = flood.enter_context(served.client())
                 waiting.socket.settimeout(2)
                 with pytest.raises(TimeoutError):
                     waiting.ask(get())
-                assert cpu_seconds(served) - time_before < 0.5, "it does not spin meanwhile"
+                assert served.cpu_seconds - time_before < 0.5, "it does not spin meanwhile"
         assert_honest_clients_are_served(served)
         code, log = served.ends_with(signal.SIGTERM)
         assert code == 0
         [line] = log.splitlines()
         assert line == ("WARNING No connection can be accepted (errno 24); raise the limit of open files.")
-
-
-def cpu_seconds(served: ServedProcess) -> float:
-    import psutil
-
-    times = psutil.Process(served.process.pid).cpu_times()
-    return float(times.user + times.system)
 
 
 def test_connections_beyond_the_limit_are_refused_while_those_within_are_served(tmp_path: Path) -> None:

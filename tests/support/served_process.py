@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil
+import psutil  # type: ignore[import-untyped]
 
 from adbc_telemetry.collector.serving import AdmissionControl, BackgroundServer, ServingLimits
 from support.serving import TIMEOUT, ProbeApp, RawClient
@@ -55,6 +55,11 @@ class ServedProcess:
     def memory(self) -> int:
         """Resident bytes."""
         return int(psutil.Process(self.process.pid).memory_info().rss)
+
+    @property
+    def cpu_seconds(self) -> float:
+        times = psutil.Process(self.process.pid).cpu_times()
+        return float(times.user + times.system)
 
     @property
     def connections(self) -> int:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import socket
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
@@ -54,7 +56,8 @@ def test_requests_beyond_the_number_are_refused_without_reading_them() -> None:
             wait_until(lambda: control.requests == 2)
             assert control.bytes == 6
             assert refused(served, post(b"x" * 1_000_000))
-            assert control.refused == 1
+            assert refused(served, half_sent(0)), "nothing of it has to come"
+            assert control.refused == 2
             with served.client() as client:
                 assert client.ask(get()).status == 200, "a GET passes"
             app.release()
@@ -149,6 +152,27 @@ def test_the_application_charges_what_it_makes_of_a_body() -> None:
         assert refused(served, post(b"x" * 1001))
         control.release(9000)
         assert not refused(served, post(b"x" * 1001))
+
+
+def test_a_client_that_goes_on_sending_after_a_refusal_still_gets_the_answer() -> None:
+    with admitting(ProbeApp(), max_bytes=1000) as (_, served), served.client() as client:
+        client.send(half_sent(1000, promised=1_000_000))
+        assert client.socket.recv(1, socket.MSG_PEEK) == b"H"  # the answer is there
+        for _ in range(20):
+            client.send(b"x" * 10_000)
+        assert client.answer().status == 413
+        assert client.ended()
+
+
+def test_a_client_that_sends_for_ever_after_a_refusal_is_cut_off() -> None:
+    began = time.monotonic()
+    with admitting(ProbeApp(), max_bytes=1000) as (_, served), served.client() as client:
+        with suppress(ConnectionError):
+            client.send(half_sent(1000, promised=10**9))
+            while time.monotonic() - began < 20:
+                client.send(b"x" * 1000)
+        assert time.monotonic() - began < 15
+        served.wait_for_connections(0)
 
 
 def test_a_client_that_goes_in_the_middle_of_its_body_leaves_nothing_held() -> None:

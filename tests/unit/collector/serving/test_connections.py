@@ -56,6 +56,16 @@ def test_connections_beyond_the_limit_are_answered_503_at_once(caplog: pytest.Lo
     assert log_text(caplog) == "Connections are refused: 3 are open."
 
 
+def test_a_refused_client_that_sends_later_still_gets_the_answer() -> None:
+    with serving(ProbeApp(), ServingLimits(max_connections=1)) as served, clients(served, 1):
+        served.wait_for_connections(1)
+        with served.client() as late:
+            wait_until(lambda: served.server.refused_connections == 1)
+            late.send(b"x" * 1000)
+            late.send(b"x" * 1000)
+            assert late.answer().status == 503
+
+
 def test_a_flood_of_connections_beyond_the_limit_holds_few_descriptors() -> None:
     with serving(ProbeApp(), ServingLimits(max_connections=1)) as served, served.client():
         served.wait_for_connections(1)
