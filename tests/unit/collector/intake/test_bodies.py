@@ -45,7 +45,7 @@ ONE = json.dumps(LEAST).encode()
         b'{"items": "x", "newer": {"protoLogs": [1]}, "protoLogs": [%b], "last": 1e999}',
         b'\n{ "protoLogs" : [ %b ] }\n',
         b'{"protoLogs": null, "proto_logs": [%b]}',
-        b'{"newer": "' + b"[" * 200 + b'\\"", "a": ' + b"[" * 99 + b"]" * 99 + b', "protoLogs": [%b]}',
+        b'{"newer": "\\"' + b"[" * 200 + b'\\"", "a": ' + b"[" * 99 + b"]" * 99 + b', "protoLogs": [%b]}',
     ],
 )
 def test_the_rest_of_a_request_is_passed_over(body: bytes) -> None:
