@@ -147,7 +147,7 @@ def test_a_second_interrupt_cuts_off_the_request_in_flight(store: Path) -> None:
         port = int(url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
             connection.sendall(
-                b"POST /telemetry-ext HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+                b"POST /telemetry-ext HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
             )
             assert connection.recv(100).startswith(b"HTTP/1.1 100"), (
                 "the collector does not wait for the body"

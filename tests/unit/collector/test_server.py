@@ -137,7 +137,7 @@ def test_a_sender_that_goes_away_is_no_news(
 ) -> None:
     port = urllib3.util.parse_url(collector.url).port
     with socket.create_connection(("127.0.0.1", port or 0), TIMEOUT) as connection:
-        connection.sendall(b"POST /telemetry-ext HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{")
+        connection.sendall(b"POST /telemetry-ext HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
     assert sender.send(encoded(a_log())).numProtoSuccess == 1
     collector.stop()
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
