@@ -30,8 +30,9 @@ $(STAMP): pyproject.toml Makefile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[adbc,collector,otel]' --group dev
 	@pwd -P > $(STAMP)
 
+# make demo OPEN=1 leaves the collector's page running in the end.
 demo: $(STAMP)
-	@$(BIN)/python demo/run.py
+	@$(BIN)/python demo/run.py $(if $(OPEN),--open)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest

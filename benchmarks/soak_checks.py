@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from adbc_telemetry import ClientStats, TelemetryClient
 from adbc_telemetry.schema import (

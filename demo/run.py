@@ -1,6 +1,6 @@
 """The whole way of an event, on real parts, in half a minute: what `make demo` runs.
 
-A collector in a process of its own, over a DuckDB file; instrumented ADBC connections to SQLite and DuckDB in
+A collector in a process of its own, with its page; instrumented ADBC connections to SQLite and DuckDB in
 four threads; an outage of the collector half-way. At the end a look at what was collected, and the account:
 every event that was enqueued has arrived or is counted as lost. Exits with 1 if it does not close, and with 2 where the
 user has turned telemetry off.
@@ -21,7 +21,6 @@ from typing import Any
 import adbc_driver_duckdb.dbapi
 import adbc_driver_manager.dbapi
 import adbc_driver_sqlite.dbapi
-import duckdb
 import pyarrow as pa
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -35,7 +34,8 @@ from adbc_telemetry import (
     TelemetryConfiguration,
     instrument,
 )
-from adbc_telemetry.collector.report import build_report, render_report
+from adbc_telemetry.collector.queries.report import build_report
+from adbc_telemetry.collector.report import render_report
 from adbc_telemetry.config import opted_out
 
 THREADS = 4
@@ -58,9 +58,9 @@ console = Console()
 
 
 @contextlib.contextmanager
-def collector(database: Path, maintenance: Path) -> Iterator[str]:
+def collector(store: Path, maintenance: Path) -> Iterator[str]:
     """A collector on a free port; yields its URL, and ends it as an operator would."""
-    command = [sys.executable, "-m", "adbc_telemetry", "collect", "--port", "0", "--db", str(database)]
+    command = [sys.executable, "-m", "adbc_telemetry", "collect", "--port", "0", "--store", str(store)]
     command += ["--unavailable-while", str(maintenance)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -174,7 +174,18 @@ def account_closes(stats: ClientStats, rows: int) -> bool:
     return closes
 
 
-def main() -> int:
+def show_page(url: str, *, stay_open: bool) -> None:
+    """Tell where the page is, and leave it there if that is wanted."""
+    if not stay_open:
+        console.print(f"the page was at {url}; make demo OPEN=1 leaves it running", soft_wrap=True)
+        return
+    console.print(f"the page of these statements is at {url} until Ctrl+C", soft_wrap=True)
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(3600)
+
+
+def main(*, stay_open: bool) -> int:
     if opted_out():
         print(
             "demo: telemetry is turned off in the environment, so there is nothing to show; "
@@ -185,8 +196,8 @@ def main() -> int:
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="adbc-telemetry-demo-") as temporary:
         folder = Path(temporary)
-        database, maintenance = folder / "telemetry.duckdb", folder / "maintenance"
-        with collector(database, maintenance) as url:
+        store, maintenance = folder / "store", folder / "maintenance"
+        with collector(store, maintenance) as url:
             console.print(f"collector at {url}, {THREADS} threads on SQLite and DuckDB over ADBC")
             lease = TelemetryClientManager.get_instance().acquire(url, CONFIG)
             client = lease.client
@@ -234,15 +245,15 @@ def main() -> int:
                     worker.join()
             lease.release()
             stats = client.stats()
-        with duckdb.connect(str(database), read_only=True) as connection:
-            report = build_report(connection)
-        console.print(f"\n{THREADS * ROWS_A_THREAD:,} rows loaded through Arrow\n")
-        render_report(report, console)
-        show_transitions(breaker, started)
-        closes = account_closes(stats, report.events)
-    console.print(f"{time.monotonic() - started:.1f} s")
+            report = build_report(store)
+            console.print(f"\n{THREADS * ROWS_A_THREAD:,} rows loaded through Arrow\n")
+            render_report(report, console)
+            show_transitions(breaker, started)
+            closes = account_closes(stats, report.events)
+            console.print(f"{time.monotonic() - started:.1f} s")
+            show_page(url, stay_open=stay_open)
     return 0 if closes else 1
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(stay_open="--open" in sys.argv[1:]))

@@ -12,6 +12,8 @@ from support.server import refused_url
 EXTRAS = [
     "pyarrow",
     "duckdb",
+    "numpy",
+    "prometheus_client",
     "starlette",
     "uvicorn",
     "rich",

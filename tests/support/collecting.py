@@ -1,20 +1,16 @@
-"""Helpers of the collector's tests: logs, a sender, and a gate before the store's writer."""
+"""Helpers of the collector's tests: logs, and a sender."""
 
 from __future__ import annotations
 
 import json
-import threading
 import uuid
-from pathlib import Path
 from typing import Any
 
-import duckdb
 import msgspec
-import pytest
 import urllib3
 
 from adbc_telemetry import schema
-from adbc_telemetry.collector import Report, Store, intake
+from adbc_telemetry.collector.queries.report import Report
 
 TIMEOUT = 20.0
 
@@ -107,42 +103,7 @@ class Sender:
         return answer.status, answer.data
 
 
-def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
-    """The rows of a database file whose collector has stopped."""
-    connection = duckdb.connect(str(database), read_only=True)
-    try:
-        found: list[tuple[Any, ...]] = connection.execute(query).fetchall()
-        return found
-    finally:
-        connection.close()
-
-
 def report_of(sender: Sender) -> Report:
-    status, content = sender.get("/report")
+    status, content = sender.get("/api/report")
     assert status == 200
     return msgspec.json.decode(content, type=Report)
-
-
-def kept(count: int) -> list[intake.ReceivedLog]:
-    return intake.read_request(request_body(*(encoded(a_log()) for _ in range(count)))).logs
-
-
-class Gate:
-    """Holds the store's writer before each insert, and records how many requests each transaction takes."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.entered = threading.Event()
-        self.opened = threading.Event()
-        self.groups: list[int] = []
-        self.poison: list[intake.ReceivedLog] = []
-        insert = Store._insert
-
-        def gated(store: Store, group: Any) -> None:
-            self.entered.set()
-            assert self.opened.wait(TIMEOUT)
-            self.groups.append(len(group))
-            if any(write.logs is self.poison for write in group):
-                raise duckdb.ConversionException("poison")
-            insert(store, group)
-
-        monkeypatch.setattr(Store, "_insert", gated)

@@ -1,75 +1,196 @@
-"""The collector's HTTP interface, as an ASGI application."""
+"""The collector's HTTP interface, as an ASGI application.
+
+From outside to inside: the maintenance switch, access, admission, routes. Events take the way
+body -> logs (`intake`) -> durable (`store`) -> answer.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import gzip
-import io
+import contextlib
 import logging
-import zlib
+from collections.abc import AsyncIterator, Callable
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
-import msgspec
+from msgspec import to_builtins
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.middleware import Middleware
+from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from adbc_telemetry.collector.intake import Intake, InvalidRequest, read_request
-from adbc_telemetry.collector.store import Store
-from adbc_telemetry.schema import TelemetryResponse
+from adbc_telemetry.collector.access import AccessControl
+from adbc_telemetry.collector.account import IntakeAccount
+from adbc_telemetry.collector.answers import json_answer, wire_answer
+from adbc_telemetry.collector.bodies import RefusedBody, decompressed, read_body
+from adbc_telemetry.collector.flags import FlagsFile
+from adbc_telemetry.collector.intake import Intake, InvalidRequest, TooManyLogs, read_request
+from adbc_telemetry.collector.metrics import CONTENT_TYPE, render_metrics
+from adbc_telemetry.collector.page.routes import page_routes
+from adbc_telemetry.collector.queries.service import QueryService
+from adbc_telemetry.collector.serving.admission import AdmissionControl
+from adbc_telemetry.collector.store.reader import ReadOnlyStore
+from adbc_telemetry.collector.store.writer import Store, StoreUnavailableError
+from adbc_telemetry.core.version import __version__
 
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-"""The largest body of a request, as it comes over the wire."""
-MAX_DECOMPRESSED_BYTES: Final = 64 * 1024 * 1024
-"""The largest body of a request, decompressed."""
+MAX_REQUESTS: Final = 256
+MAX_HELD_BYTES: Final = 32 * 1024 * 1024
+_LARGE_BODY: Final = 256 * 1024
+"""A body from this size on is read on another thread, one at a time, so that small ones need not wait for it."""
+_RETRY_SECONDS: Final = 5
 
 _logger = logging.getLogger(__name__)
 
 
-def create_app(store: Store, *, unavailable_while: Path | None = None) -> Starlette:
-    """The application over a store, which stays the caller's to close.
+class Application:
+    """What the routes share.
 
-    Routes: POST /telemetry-ext and /telemetry-unauth, GET /healthz and /report. Senders' headers are neither asked
-    for, kept nor logged: a collector of one's own has no accounts. While the file `unavailable_while` exists,
-    every request is answered 503.
+    Args:
+        store: started and stopped with the application.
+        queries: closed with the application.
+        flags: the feature flags.
+        token: what senders and readers must show, if anything.
+        hosts: names under which it may be addressed, besides those of loopback; None allows any.
+        unavailable_while: while this file exists, every request is answered 503.
+        connections: how many connections are open.
     """
 
-    async def collect(request: Request) -> Response:
+    def __init__(
+        self,
+        store: Store | ReadOnlyStore,
+        queries: QueryService,
+        flags: FlagsFile,
+        *,
+        token: str | None = None,
+        hosts: frozenset[str] | None = None,
+        unavailable_while: Path | None = None,
+        connections: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self._store = store
+        self._queries = queries
+        self._flags = flags
+        self._connections = connections
+        self._account = IntakeAccount()
+        self._large_bodies = asyncio.Semaphore(1)
+        routes = Starlette(
+            routes=[
+                Route("/telemetry-ext", self._collect, methods=["POST"]),
+                Route("/telemetry-unauth", self._collect, methods=["POST"]),
+                Route("/healthz", self._healthz),
+                Route("/metrics", self._metrics),
+                Route(
+                    "/api/2.0/connector-service/feature-flags/{client}/{version}",
+                    self._feature_flags,
+                ),
+                *page_routes(queries, self.status),
+            ],
+            lifespan=self._lifespan,
+            exception_handlers={HTTPException: _explain_status, Exception: _hide_error},
+        )
+        self._admission = AdmissionControl(routes, max_requests=MAX_REQUESTS, max_bytes=MAX_HELD_BYTES)
+        self.asgi: ASGIApp = AccessControl(self._admission, token=token, hosts=hosts)
+        if unavailable_while is not None:
+            self.asgi = _MaintenanceSwitch(self.asgi, unavailable_while)
+
+    @contextlib.asynccontextmanager
+    async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
+        await self._store.start()
+        await self._queries.start()
         try:
-            body = await _read_body(request)
-            intake = await run_in_threadpool(_open, body, request.headers.get("content-encoding", "identity"))
-        except _Refused as refusal:
-            return _answer(refusal.status, errors=[str(refusal)])
+            yield
+        finally:
+            await self._queries.close()
+            await self._store.stop()
+
+    # --- events
+
+    async def _collect(self, request: Request) -> Response:
+        answer = await self._answer(request)
+        self._account.answers[answer.status_code] += 1
+        return answer
+
+    async def _answer(self, request: Request) -> Response:
+        held = 0
+
+        def hold(size: int) -> None:
+            nonlocal held
+            if not self._admission.hold(size):
+                raise RefusedBody(503, "The collector has too much to do; send it again later.")
+            held += size
+
+        try:
+            body = await read_body(request)
+            encoding = request.headers.get("content-encoding", "")
+            if len(body) < _LARGE_BODY and not encoding:
+                intake = read_request(body)
+            else:
+                async with self._large_bodies:
+                    intake = await run_in_threadpool(_open, body, encoding, hold)
+            del body
+            return await self._keep(intake)
+        except RefusedBody as refusal:
+            busy = {"Retry-After": "1"} if refusal.status == 503 else {}
+            return wire_answer(refusal.status, [str(refusal)], busy)
+        except InvalidRequest as error:
+            return wire_answer(413 if isinstance(error, TooManyLogs) else 400, [str(error)])
         except ClientDisconnect:
-            return _answer(400, errors=["The body did not come to its end."])  # the client is gone
+            return wire_answer(400, ["The body did not come to its end."])  # the client is gone
+        finally:
+            self._admission.release(held)
+
+    async def _keep(self, intake: Intake) -> Response:
         try:
-            await asyncio.wrap_future(store.add(intake.logs))
-        except Exception as error:  # noqa: BLE001 - the sender keeps its logs and tries again
-            # Only the class: DuckDB's messages quote the values that they complain about.
-            _logger.error("cannot store logs: %s", type(error).__name__)
-            return _answer(503, errors=["The logs could not be stored."])
-        return _answer(200, errors=intake.errors, kept=len(intake.logs))
+            await self._store.add(intake.logs)
+        except StoreUnavailableError:
+            return wire_answer(
+                503,
+                ["The events could not be stored; send them again later."],
+                {"Retry-After": str(_RETRY_SECONDS)},
+            )
+        self._account.refuse(refusal.reason for refusal in intake.refusals)
+        self._account.see_unknown(intake.unknown)
+        self._account.private_texts += intake.dropped_private
+        return wire_answer(200, intake.errors, kept=len(intake.logs))
 
-    async def healthz(request: Request) -> Response:
-        return _json(200, {"status": "ok"})
+    # --- for operators
 
-    async def report(request: Request) -> Response:
-        return _json(200, await run_in_threadpool(store.report))
+    async def _healthz(self, request: Request) -> Response:
+        health = self._store.health()
+        age = health.newest_commit_age_seconds
+        content = {
+            "status": "unavailable" if health.problems else "ok",
+            "problems": health.problems,
+            "newest_commit_age_seconds": None if age is None else round(age, 3),
+            "free_bytes": health.free_bytes,
+        }
+        return json_answer(503 if health.problems else 200, content)
 
-    return Starlette(
-        routes=[
-            Route("/telemetry-ext", collect, methods=["POST"]),
-            Route("/telemetry-unauth", collect, methods=["POST"]),
-            Route("/healthz", healthz),
-            Route("/report", report),
-        ],
-        middleware=[Middleware(_MaintenanceSwitch, file=unavailable_while)] if unavailable_while else [],
-    )
+    async def _metrics(self, request: Request) -> Response:
+        text = render_metrics(
+            self._account, self._store.health(), self._connections(), self._admission.requests
+        )
+        return Response(text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
+
+    def status(self) -> dict[str, object]:
+        """What the page shows of the collector itself."""
+        account = self._account
+        return {
+            "version": __version__,
+            "started_at": datetime.fromtimestamp(account.since, timezone.utc).isoformat(),
+            "store": {"path": str(self._store.path), **to_builtins(self._store.health())},
+            "answers": {str(status): count for status, count in account.answers.items()},
+            "refused": dict(account.refused),
+            "unknown_fields": dict(account.unknown),
+            "private_texts": account.private_texts,
+            "flags_problem": self._flags.problem,
+        }
+
+    async def _feature_flags(self, request: Request) -> Response:
+        return json_answer(200, self._flags.current())
 
 
 class _MaintenanceSwitch:
@@ -80,55 +201,23 @@ class _MaintenanceSwitch:
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self._file.exists():
-            await _answer(503, errors=["The collector is under maintenance."])(scope, receive, send)
+        if scope["type"] == "http" and self._file.exists():
+            answer = wire_answer(503, ["The collector is under maintenance."], {"Retry-After": "1"})
+            await answer(scope, receive, send)
         else:
             await self._app(scope, receive, send)
 
 
-class _Refused(Exception):
-    """A request that is refused as a whole, with the status of the answer and a sentence for it."""
-
-    def __init__(self, status: int, sentence: str) -> None:
-        super().__init__(sentence)
-        self.status = status
+def _open(body: bytes, encoding: str, hold: Callable[[int], None]) -> Intake:
+    return read_request(decompressed(body, encoding, hold))
 
 
-async def _read_body(request: Request) -> bytes:
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > MAX_BODY_BYTES:
-            raise _Refused(413, f"The body is larger than {MAX_BODY_BYTES} bytes.")
-    return bytes(body)
+async def _explain_status(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    return wire_answer(error.status_code, [f"{error.detail}."], error.headers)
 
 
-def _open(body: bytes, encoding: str) -> Intake:
-    if encoding.lower() == "gzip":
-        body = _decompress(body)
-    elif encoding.lower() != "identity":
-        raise _Refused(415, "The body's encoding must be gzip or identity.")
-    try:
-        return read_request(body)
-    except InvalidRequest as error:
-        raise _Refused(400, str(error)) from None
-
-
-def _decompress(body: bytes) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(body)) as stream:
-            # Never more than the limit and a byte, whatever a few compressed bytes may promise.
-            decompressed = stream.read(MAX_DECOMPRESSED_BYTES + 1)
-    except (OSError, EOFError, zlib.error):
-        raise _Refused(400, "The body is not gzip.") from None
-    if len(decompressed) > MAX_DECOMPRESSED_BYTES:
-        raise _Refused(413, f"The body is larger than {MAX_DECOMPRESSED_BYTES} bytes when decompressed.")
-    return decompressed
-
-
-def _answer(status: int, *, errors: list[str], kept: int = 0) -> Response:
-    return _json(status, TelemetryResponse(errors=errors, numProtoSuccess=kept))
-
-
-def _json(status: int, content: object) -> Response:
-    return Response(msgspec.json.encode(content), status, media_type="application/json")
+async def _hide_error(request: Request, error: Exception) -> Response:
+    # Only the class: an error's text may quote what was sent.
+    _logger.error("a request failed: %s", type(error).__name__)
+    return wire_answer(500, ["The collector failed; its log says more."])

@@ -1,123 +1,29 @@
-"""The report: what the collected events say about operations, their latencies and their errors."""
+"""Shows a report on a terminal."""
 
 from __future__ import annotations
 
-from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Final
 
-import duckdb
-from msgspec import Struct
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-TOP_ERRORS: Final = 10
-"""Classes of errors that a report names."""
+from adbc_telemetry.collector.queries.report import GroupRow, OperationRow, Report
 
-
-class OperationRow(Struct, frozen=True, kw_only=True):
-    """One kind of operation. Latencies are in milliseconds, None where no event carries one."""
-
-    operation_type: str | None
-    statement_type: str | None
-    count: int
-    errors: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-
-
-class ErrorRow(Struct, frozen=True, kw_only=True):
-    """One class of errors and how many events ended in it."""
-
-    error_name: str
-    count: int
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """Everything at one moment. Counts of sessions, statements and drivers are of distinct ones; times are UTC."""
-
-    events: int
-    errors: int
-    sessions: int
-    statements: int
-    drivers: int
-    first: datetime | None
-    last: datetime | None
-    operations: list[OperationRow]
-    """Most frequent first."""
-    top_errors: list[ErrorRow]
-    """Most frequent first, at most `TOP_ERRORS`."""
-
-
-_TOTALS: Final = """
-    SELECT count(*), count(error_name), count(DISTINCT session_id), count(DISTINCT sql_statement_id),
-        count(DISTINCT (driver_name, driver_version)) FILTER (driver_name IS NOT NULL),
-        min(coalesce("timestamp", received_at)), max(coalesce("timestamp", received_at))
-    FROM logs
-"""
-_OPERATIONS: Final = """
-    SELECT operation_type, statement_type, count(*), count(error_name),
-        quantile_cont(operation_latency_ms, 0.5),
-        quantile_cont(operation_latency_ms, 0.95),
-        quantile_cont(operation_latency_ms, 0.99)
-    FROM logs GROUP BY ALL ORDER BY count(*) DESC, operation_type, statement_type
-"""
-_ERRORS: Final = f"""
-    SELECT error_name, count(*) FROM logs WHERE error_name IS NOT NULL
-    GROUP BY error_name ORDER BY count(*) DESC, error_name LIMIT {TOP_ERRORS}
-"""
-
-
-def build_report(connection: duckdb.DuckDBPyConnection) -> Report:
-    """Query a collector's database, on a connection that no other thread uses meanwhile.
-
-    Raises:
-        duckdb.Error: when the database has no table of logs, or cannot be read.
-    """
-    connection.begin()  # one snapshot for all queries: a collector may be writing
-    try:
-        ((events, errors, sessions, statements, drivers, first, last),) = _rows(connection, _TOTALS)
-        operations = _rows(connection, _OPERATIONS)
-        top_errors = _rows(connection, _ERRORS)
-    finally:
-        connection.rollback()
-    return Report(
-        events=events,
-        errors=errors,
-        sessions=sessions,
-        statements=statements,
-        drivers=drivers,
-        first=first and first.replace(tzinfo=timezone.utc),
-        last=last and last.replace(tzinfo=timezone.utc),
-        operations=[
-            OperationRow(
-                operation_type=operation_type,
-                statement_type=statement_type,
-                count=count,
-                errors=failed,
-                p50_ms=p50,
-                p95_ms=p95,
-                p99_ms=p99,
-            )
-            for operation_type, statement_type, count, failed, p50, p95, p99 in operations
-        ],
-        top_errors=[ErrorRow(error_name=name, count=count) for name, count in top_errors],
-    )
+_NARROW: Final = 72
+"""On fewer columns the percentiles between the middle and the end are left out."""
 
 
 def render_report(report: Report, console: Console) -> None:
     """Print a report as tables."""
     console.print(_totals(report))
-    if report.operations:
-        console.print(_operations(report))
+    narrow = console.width < _NARROW
+    if report.groups is not None:
+        console.print(_groups(report.columns or [], report.groups, narrow))
+    elif report.operations:
+        console.print(_operations(report.operations, narrow))
     if report.top_errors:
         console.print(_errors(report))
-
-
-def _rows(connection: duckdb.DuckDBPyConnection, query: str) -> list[tuple[Any, ...]]:
-    rows: list[tuple[Any, ...]] = connection.execute(query).fetchall()
-    return rows
 
 
 def _totals(report: Report) -> Table:
@@ -132,21 +38,36 @@ def _totals(report: Report) -> Table:
     return grid
 
 
-def _operations(report: Report) -> Table:
+def _operations(rows: list[OperationRow], narrow: bool) -> Table:
     table = Table(title="Operations", title_justify="left")
-    table.add_column("operation")
-    table.add_column("statement")
-    for heading in ("count", "errors", "p50 ms", "p95 ms", "p99 ms"):
-        table.add_column(heading, justify="right")
-    for row in report.operations:
-        table.add_row(
-            _text(row.operation_type),
-            _text(row.statement_type),
-            f"{row.count:,}",
-            Text(f"{row.errors:,}", style="red" if row.errors else ""),
-            *(_latency(value) for value in (row.p50_ms, row.p95_ms, row.p99_ms)),
-        )
+    table.add_column("operation", overflow="fold")
+    table.add_column("statement", overflow="fold")
+    _add_figures(table, narrow)
+    for row in rows:
+        table.add_row(_text(row.operation_type), _text(row.statement_type), *_figures(row, narrow))
     return table
+
+
+def _groups(columns: list[str], rows: list[GroupRow], narrow: bool) -> Table:
+    table = Table(title="By " + " and ".join(columns).replace("_", " "), title_justify="left")
+    for column in columns:
+        table.add_column(column.replace("_", " "), overflow="fold")
+    _add_figures(table, narrow)
+    for row in rows:
+        table.add_row(*map(_text, row.values), *_figures(row, narrow))
+    return table
+
+
+def _add_figures(table: Table, narrow: bool) -> None:
+    for heading in ("count", "errors", "p50 ms", "p95 ms", "p99 ms"):
+        if not (narrow and heading == "p95 ms"):
+            table.add_column(heading, justify="right")
+
+
+def _figures(row: OperationRow | GroupRow, narrow: bool) -> list[str | Text]:
+    latencies = [row.p50_ms, row.p99_ms] if narrow else [row.p50_ms, row.p95_ms, row.p99_ms]
+    errors = Text(f"{row.errors:,}", style="red" if row.errors else "")
+    return [f"{row.count:,}", errors, *map(_latency, latencies)]
 
 
 def _errors(report: Report) -> Table:

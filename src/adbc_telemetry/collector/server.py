@@ -5,49 +5,73 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
-import uvicorn
+from adbc_telemetry.collector.access import is_loopback
+from adbc_telemetry.collector.app import Application
+from adbc_telemetry.collector.flags import FlagsFile
+from adbc_telemetry.collector.queries.service import QueryService
+from adbc_telemetry.collector.serving import BackgroundServer
+from adbc_telemetry.collector.store.reader import ReadOnlyStore
+from adbc_telemetry.collector.store.retention import Retention
+from adbc_telemetry.collector.store.writer import Store
 
-from adbc_telemetry.collector.app import create_app
-from adbc_telemetry.collector.store import Store
-
-_START_TIMEOUT: Final = 30.0
-_GRACEFUL_SECONDS: Final = 10
-"""How long `stop` waits for requests in flight, before it cuts them off."""
-_KEEP_ALIVE_SECONDS: Final = 75
-"""Well above a sender's flush interval, or it would meet connections that are just being closed."""
 _BACKLOG: Final = 2048
+
+
+class CollectorError(Exception):
+    """The collector cannot start. The message says why, and what to do."""
 
 
 class Collector:
     """A collector in a background thread; start and stop it, or use it as a context manager.
 
     Args:
-        db_path: the DuckDB file, made when there is none.
-        host: the address to listen on.
+        store: the folder, made when it is new or empty.
+        host: the address to listen on. Without a token only loopback is allowed.
         port: the port, 0 for any free one.
+        token: what senders and readers must show as `Authorization: Bearer TOKEN`.
+        tls: paths of a certificate chain and its key, both PEM.
+        retention: when data is deleted.
+        flags: a file of feature flags.
+        allowed_hosts: names under which a collector on loopback may be addressed, besides loopback's own.
+        access_log: log a line per request.
         unavailable_while: a file; while it exists, every request is answered 503.
+        read_only: serve the page over a store, and take no events.
     """
 
     def __init__(
         self,
-        db_path: str | os.PathLike[str],
+        store: str | os.PathLike[str],
         host: str = "127.0.0.1",
         port: int = 0,
+        *,
+        token: str | None = None,
+        tls: tuple[str, str] | None = None,
+        retention: Retention | None = None,
+        flags: str | os.PathLike[str] | None = None,
+        allowed_hosts: Collection[str] = (),
+        access_log: bool = False,
         unavailable_while: str | os.PathLike[str] | None = None,
+        read_only: bool = False,
     ) -> None:
-        self._db_path = db_path
+        self._store = store
         self._host = host
         self._port = port
+        self._token = token
+        self._tls = tls
+        self._retention = retention or Retention()
+        self._flags = flags
+        self._allowed_hosts = frozenset(allowed_hosts)
+        self._access_log = access_log
         self._unavailable_while = Path(unavailable_while) if unavailable_while is not None else None
+        self._read_only = read_only
         self._running = ExitStack()  # undoes what `start` did, last things first
         self._url: str | None = None
-        self._server: _BackgroundServer  # from the first `start` on
+        self._server: BackgroundServer  # from the first `start` on
 
     @property
     def url(self) -> str:
@@ -61,47 +85,47 @@ class Collector:
         return self._url
 
     def start(self) -> None:
-        """Open the file, listen, and return when requests are served.
+        """Listen, open the store and serve; returns once it serves.
 
         Raises:
-            StoreError: when the file cannot be used.
-            OSError: when the address cannot be listened on.
-            RuntimeError: when the collector runs already, or does not come up.
+            CollectorError, StoreError, FlagsError: its settings or its store cannot be used.
+            OSError: the address cannot be listened on.
+            RuntimeError: it runs already, or did not come up.
         """
         if self._url is not None:
             raise RuntimeError("the collector runs already")
+        on_loopback = self._check_access()
+        flags = FlagsFile(self._flags)
         family = socket.AF_INET6 if ":" in self._host else socket.AF_INET
         with ExitStack() as starting:
-            # Listening comes first: a port that is taken must not leave a new file behind.
+            # Listening comes first: a port that is taken must not leave a new folder behind.
             listener = starting.enter_context(
                 socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
             )
-            # asyncio does it only for sockets that were made with a protocol number, which this one was not; without
-            # it, head and body of an answer are 40 ms apart. Accepted connections inherit it.
-            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            store = starting.enter_context(Store(self._db_path))
-            server = _BackgroundServer(
-                uvicorn.Config(
-                    create_app(store, unavailable_while=self._unavailable_while),
-                    log_config=None,
-                    access_log=False,
-                    lifespan="off",
-                    ws="none",
-                    server_header=False,
-                    backlog=_BACKLOG,
-                    timeout_keep_alive=_KEEP_ALIVE_SECONDS,
-                    timeout_graceful_shutdown=_GRACEFUL_SECONDS,
-                )
+            application = Application(
+                ReadOnlyStore(self._store) if self._read_only else Store(self._store, self._retention),
+                QueryService(self._store),
+                flags,
+                token=self._token,
+                hosts=self._allowed_hosts if on_loopback else None,
+                unavailable_while=self._unavailable_while,
+                connections=lambda: server.open_connections,
             )
+            server = BackgroundServer(application.asgi, tls=self._tls, access_log=self._access_log)
             starting.callback(server.stop)
-            server.start(listener)
+            try:
+                server.start(listener)
+            except RuntimeError as error:
+                raise (error.__cause__ or error) from None
             self._server = server
             port = listener.getsockname()[1]
             self._running = starting.pop_all()
-        self._url = f"http://[{self._host}]:{port}" if ":" in self._host else f"http://{self._host}:{port}"
+        scheme = "http" if self._tls is None else "https"
+        host = f"[{self._host}]" if ":" in self._host else self._host
+        self._url = f"{scheme}://{host}:{port}"
 
     def stop(self) -> None:
-        """Finish the requests in flight, write everything, close the file. Idempotent; it may be started again."""
+        """Finish the requests in flight, write everything, close the store. Idempotent; it may be started again."""
         self._url = None
         self._running.close()
 
@@ -112,58 +136,31 @@ class Collector:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    def _check_access(self) -> bool:
+        on_loopback = is_loopback(self._host)
+        if self._token is None and not on_loopback:
+            shown = self._host or "the empty host, which means all addresses,"
+            raise CollectorError(
+                f"without a token a collector serves this machine alone, and {shown} is more than that; "
+                "give a token with --token-file, or a loopback address with --host."
+            )
+        return on_loopback
+
 
 def serve_until_signalled(collector: Collector, when_serving: Callable[[Collector], None]) -> None:
-    """Run a collector until SIGINT or SIGTERM, then stop it gracefully. Only for the main thread of a command.
-
-    uvicorn handles the signals, until the process ends: the first one stops it gracefully, a second SIGINT cuts off
-    the requests in flight. It installs no handlers itself, since after its end it would raise the signal again.
+    """Run a collector until SIGINT, SIGTERM or SIGHUP, then stop it gracefully. Only for a command's main thread.
 
     Args:
         collector: one that is not running.
         when_serving: called with the collector once it serves requests.
 
     Raises:
-        StoreError, OSError, RuntimeError: see `Collector.start`.
+        CollectorError, StoreError, FlagsError, OSError, RuntimeError: see `Collector.start`.
     """
     with collector:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, collector._server.handle_exit)
+        for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+            number = getattr(signal, name, None)
+            if number is not None:
+                signal.signal(number, collector._server.handle_signal)
         when_serving(collector)
         collector._server.join()
-
-
-class _BackgroundServer(uvicorn.Server):
-    """uvicorn in a thread of its own, where it leaves signal handlers alone."""
-
-    def __init__(self, config: uvicorn.Config) -> None:
-        super().__init__(config)
-        self._up_or_failed = threading.Event()
-        self._thread: threading.Thread | None = None
-
-    def start(self, listener: socket.socket) -> None:
-        self._thread = threading.Thread(
-            target=self._run, args=(listener,), name="adbc-telemetry-collector", daemon=True
-        )
-        self._thread.start()
-        self._up_or_failed.wait(_START_TIMEOUT)
-        if not self.started:
-            raise RuntimeError("the collector did not come up")
-
-    def stop(self) -> None:
-        self.should_exit = True
-        self.join()
-
-    def join(self) -> None:
-        if self._thread is not None:
-            self._thread.join()
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        self._up_or_failed.set()
-
-    def _run(self, listener: socket.socket) -> None:
-        try:
-            self.run(sockets=[listener])
-        finally:
-            self._up_or_failed.set()

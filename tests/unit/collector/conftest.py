@@ -1,4 +1,4 @@
-"""A collector over a real socket, into a real DuckDB file."""
+"""A collector over a real socket, into a real folder."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from adbc_telemetry.collector import Collector
+    from adbc_telemetry.collector.server import Collector
     from support.collecting import Sender
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "telemetry.duckdb"
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "store"
 
 
 @pytest.fixture
-def collector(database: Path) -> Iterator[Collector]:
-    from adbc_telemetry.collector import Collector
+def collector(store: Path) -> Iterator[Collector]:
+    from adbc_telemetry.collector.server import Collector
 
-    with Collector(database) as collector:
+    with Collector(store) as collector:
         yield collector
 
 

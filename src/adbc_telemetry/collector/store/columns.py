@@ -67,7 +67,7 @@ NAMES: Final = tuple(column.name for column in COLUMNS)
 # column stays empty, because no calendar takes all that an int64 can say.
 _YEAR_10000: Final = 253_402_300_800_000
 
-_LINE_COLUMNS: Final = "{received_us: 'BIGINT', log: 'VARCHAR', canonical: 'JSON'}"
+_LINE_COLUMNS: Final = "{received_us: 'BIGINT', log: 'VARCHAR', canonical: 'VARCHAR'}"
 MAX_LINE_BYTES: Final = 8 * 1024 * 1024
 """More than the longest line of a journal: a log of 1 MiB that is escaped twice."""
 

@@ -32,14 +32,14 @@ class Compactor:
         self._folder = StoreFolder(folder)
         self._connection = connect(_MEMORY_LIMIT, threads=1)
 
-    def compact(self, segments: list[str], target: str, last: int, merge: bool) -> tuple[int, bool]:
+    def compact(self, segments: list[tuple[int, str]], target: str) -> tuple[int, bool]:
         """Write the events of journal segments into a Parquet file, which appears in one step.
 
+        Segments that the file holds already are passed over: the collector may not have heard of a success.
+
         Args:
-            segments: paths of the segments.
-            target: path of the Parquet file.
-            last: the number of the last segment.
-            merge: the file exists, and its events stay in it.
+            segments: number and path of each segment, oldest first.
+            target: path of the Parquet file. If it exists, its events stay in it.
 
         Returns:
             The rows of the file, and whether lines of the journal could not be read and are left out.
@@ -47,13 +47,19 @@ class Compactor:
         Raises:
             duckdb.Error, OSError: the file stays as it was.
         """
+        merge = os.path.exists(target)
+        rows, last = self.describe(target) if merge else (0, 0)
+        paths = [path for number, path in segments if number > last]
+        if not paths:
+            return rows, False
+        last = segments[-1][0]
         part = self._folder.tmp / "compaction.parquet"
         damaged = False
         try:
-            self._copy(journal_sql(segments, skip_damage=False), target, part, last, merge)
+            self._copy(journal_sql(paths, skip_damage=False), target, part, last, merge)
         except duckdb.InvalidInputException:
             damaged = True
-            self._copy(journal_sql(segments, skip_damage=True), target, part, last, merge)
+            self._copy(journal_sql(paths, skip_damage=True), target, part, last, merge)
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         Path(target).parent.mkdir(exist_ok=True)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections.abc import Sequence
 from typing import Final
 
@@ -37,6 +38,8 @@ class Journal:
         self.segment: Segment | None = None
         self.length = 0
         """Bytes in the segment that are durable."""
+        self.opened_at = 0.0
+        """When the segment was opened, by `time.monotonic()`."""
 
     def commit(self, lines: Sequence[bytes], day: str) -> None:
         """Append lines durably. When it raises, none of them is in the journal.
@@ -83,6 +86,7 @@ class Journal:
         self._next_number += 1
         self.segment = segment
         self.length = 0
+        self.opened_at = time.monotonic()
         fsync_folder(segment.path.parent)
 
     def _cut(self) -> None:

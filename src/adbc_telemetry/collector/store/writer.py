@@ -45,6 +45,8 @@ _COMPACTION_TIMEOUT: Final = 120.0
 _RETRY_SECONDS: Final = 5.0
 _RETENTION_SECONDS: Final = 10.0
 _ROTATE_IDS_SECONDS: Final = 600.0
+_COMMIT_US: Final = 120 * 1_000_000
+"""More than the time from an event's arrival to the end of its commit."""
 _COMPACTOR: Final = "adbc_telemetry.collector.store.compaction"
 
 _logger = logging.getLogger(__name__)
@@ -91,7 +93,7 @@ class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
     newest_commit_age_seconds: float | None
     journal_bytes: int
     """Not yet in Parquet files."""
-    store_bytes: int
+    bytes: int
     free_bytes: int
     remembered_ids: int
 
@@ -124,8 +126,9 @@ class Store:
         self._wake = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self._stopping = False
+        self._stop: asyncio.Future[None] | None = None
         self._closed_segments: list[Segment] = []
-        self._segment_opened = 0.0
+        self._oldest_closed_at = 0.0  # when the first event of the closed segments came, or a little later
         self._newest: DataFile | None = None  # the Parquet file that may still grow
         self._newest_rows = 0
         self._compaction_failed_at: float | None = None
@@ -144,43 +147,22 @@ class Store:
         Raises:
             StoreError: the folder cannot be used.
         """
-        # The lock waits for a moment, and the rest reads files: not on the loop.
-        await self._on_disk(self._open)
-        files = await self._on_disk(self._folder.data_files)
-        last = 0
-        if files:
-            self._newest = files[-1]
-            self._newest_rows, last = await self._compactor.call(
-                tuple[int, int], "describe", timeout=_COMPACTION_TIMEOUT, path=str(self._newest.path)
-            )
-        await self._on_disk(self._take_over, last)
-        if self._newest is not None or self._closed_segments:
-            await self._remember_ids()
-        self._group = _Group()
-        self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._look_after())]
+        try:
+            await self._start()
+        except BaseException:
+            await _in_thread(self._close)
+            raise
 
     async def stop(self, timeout: float = 8.0) -> None:
-        """Write everything and close the store. What cannot be compacted in time stays in the journal.
+        """Write everything and close the store. What cannot be compacted in time stays in the journal. Idempotent.
 
         Args:
             timeout: seconds for the last compaction.
         """
-        deadline = time.monotonic() + timeout
         self._stopping = True
-        self._wake.set()
-        try:
-            if self._tasks:
-                await self._tasks[0]
-                self._tasks[1].cancel()
-                await asyncio.gather(self._tasks[1], return_exceptions=True)
-                if self._rotation is not None:
-                    await self._rotation
-                with contextlib.suppress(OSError):
-                    await self._close_segment()
-                await self._compact_the_rest(deadline)
-                await self._rotate_ids()
-        finally:
-            await asyncio.get_running_loop().run_in_executor(None, self._close)
+        if self._stop is None:
+            self._stop = asyncio.ensure_future(self._write_the_rest(time.monotonic() + timeout))
+        await asyncio.shield(self._stop)
 
     async def add(self, logs: Sequence[AcceptedLog]) -> Added:
         """Make the events of one request durable, each id once.
@@ -235,12 +217,42 @@ class Store:
             failed_requests=self._failed,
             newest_commit_age_seconds=None if self._last_commit is None else now - self._last_commit,
             journal_bytes=journal + self._journal.length,
-            store_bytes=self._measured[0],
+            bytes=self._measured[0],
             free_bytes=self._measured[1],
             remembered_ids=len(self._ids),
         )
 
-    # --- opening and closing, on the disk's thread
+    # --- opening and closing
+
+    async def _start(self) -> None:
+        # The lock waits for a moment, and the rest reads files: not on the loop.
+        await self._on_disk(self._open)
+        files = await self._on_disk(self._folder.data_files)
+        last = 0
+        if files:
+            self._newest = files[-1]
+            self._newest_rows, last = await self._compactor.call(
+                tuple[int, int], "describe", timeout=_COMPACTION_TIMEOUT, path=str(self._newest.path)
+            )
+        await self._on_disk(self._take_over, last)
+        if self._newest is not None or self._closed_segments:
+            await self._remember_ids()
+        self._group = _Group()
+        self._tasks = [asyncio.create_task(self._commit_groups()), asyncio.create_task(self._look_after())]
+
+    async def _write_the_rest(self, deadline: float) -> None:
+        self._wake.set()
+        try:
+            if self._tasks:
+                await asyncio.gather(*self._tasks)
+                if self._rotation is not None:
+                    await self._rotation
+                with contextlib.suppress(OSError):
+                    await self._close_segment()
+                await self._compact_the_rest(deadline)
+                await self._rotate_ids()
+        finally:
+            await _in_thread(self._close)
 
     def _open(self) -> None:
         self._folder = create_store(self.path)
@@ -263,12 +275,13 @@ class Store:
         numbers = [segment.number for segment in segments]
         self._journal = Journal(self._folder, max([last, *numbers]) + 1)
         self._ids = RecentIds(self._folder)
-        self._measured = _measure(self._folder)
+        self._measured = measure(self._folder)
 
     async def _remember_ids(self) -> None:
         complete_until = await self._on_disk(self._ids.load)
         self._ids.forget_old(_now_us())
-        since = max(complete_until, _now_us() - WINDOW_SECONDS * 1_000_000)
+        # Events that were on their way to the disk when a generation was closed are not in it.
+        since = max(complete_until - _COMMIT_US, _now_us() - WINDOW_SECONDS * 1_000_000)
         target = self._folder.tmp / "recent.ids"
         await self._compactor.call(
             int, "collect_ids", timeout=_COMPACTION_TIMEOUT, since_us=since, target=str(target)
@@ -301,8 +314,6 @@ class Store:
                 self._journal.segment.day != day or self._journal.length >= SEGMENT_BYTES
             ):
                 await self._close_segment()
-            if self._journal.segment is None:
-                self._segment_opened = time.monotonic()
             await self._on_disk(self._journal.commit, group.lines, day)
         except OSError as error:
             self._failed += 1
@@ -326,8 +337,11 @@ class Store:
             del self._pending[number]
 
     async def _close_segment(self) -> None:
+        opened_at = self._journal.opened_at
         segment = await self._on_disk(self._journal.close_segment)
         if segment is not None:
+            if not self._closed_segments:
+                self._oldest_closed_at = opened_at
             self._closed_segments.append(segment)
 
     # --- remembering ids
@@ -339,13 +353,14 @@ class Store:
 
     async def _rotate_ids(self) -> None:
         self._ids_rotated = time.monotonic()
+        newest_us = _now_us()
         hashes = self._ids.begin_generation()
         if hashes is None:
             return
         generation: Generation | None = None
         # On a full disk the ids stay in memory. The log tells of it where events are written.
         with contextlib.suppress(OSError):
-            generation = await _in_thread(self._ids.write_generation, hashes, _now_us())
+            generation = await _in_thread(self._ids.write_generation, hashes, newest_us)
         self._ids.end_generation(generation)
         small = self._ids.small_generations()
         if small:
@@ -356,7 +371,7 @@ class Store:
     # --- moving on into Parquet files
 
     async def _look_after(self) -> None:
-        while True:
+        while not self._stopping:
             await asyncio.sleep(_TICK_SECONDS)
             try:
                 await self._close_old_segment()
@@ -367,7 +382,7 @@ class Store:
                 self._log_rarely("care", f"cannot look after {self.path}: {type(error).__name__}")
 
     async def _close_old_segment(self) -> None:
-        age = time.monotonic() - self._segment_opened
+        age = time.monotonic() - self._journal.opened_at
         # A commit may be under way on the disk's thread; it is waited for there, and then the segment is closed.
         if self._journal.length and age >= self._flush_seconds() and self._commit_error is None:
             await self._close_segment()
@@ -382,7 +397,8 @@ class Store:
         now = time.monotonic()
         if self._compaction_failed_at is not None:
             return now - self._compaction_failed_at >= _RETRY_SECONDS
-        return True
+        waited = now - self._oldest_closed_at >= self._flush_seconds()
+        return waited or len(self._closed_segments) >= _COMPACTED_TOGETHER
 
     async def _compact(self) -> None:
         """Turn the oldest closed segments of one day into a Parquet file."""
@@ -400,10 +416,8 @@ class Store:
                 tuple[int, bool],
                 "compact",
                 timeout=_COMPACTION_TIMEOUT,
-                segments=[str(each.path) for each in segments],
+                segments=[(each.number, str(each.path)) for each in segments],
                 target=str(target.path),
-                last=segments[-1].number,
-                merge=merge,
             )
         except WorkerError as error:
             self._compaction_failed_at = time.monotonic()
@@ -415,6 +429,7 @@ class Store:
         self._newest, self._newest_rows = target, rows
         # The file is in its place, and names its last segment: from here on readers pass these segments over.
         del self._closed_segments[: len(segments)]
+        self._oldest_closed_at = time.monotonic()
         await self._on_disk(_unlink_all, [each.path for each in segments])
 
     async def _compact_the_rest(self, deadline: float) -> None:
@@ -441,7 +456,7 @@ class Store:
         for path in doomed:
             with contextlib.suppress(OSError):
                 path.parent.rmdir()  # when it was the day's last one
-        return _measure(self._folder), doomed
+        return measure(self._folder), doomed
 
     # --- small things
 
@@ -477,7 +492,8 @@ def _size(path: Path) -> int:
         return 0
 
 
-def _measure(folder: StoreFolder) -> tuple[int, int]:
+def measure(folder: StoreFolder) -> tuple[int, int]:
+    """Bytes of the events, and free bytes of the disk."""
     files = [file.path for file in folder.data_files()] + [segment.path for segment in folder.segments()]
     return sum(map(_size, files)), _measure_free(folder.path)
 

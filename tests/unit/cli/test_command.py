@@ -46,10 +46,10 @@ def first_line(process: subprocess.Popen[str]) -> str:
 
 
 @contextmanager
-def collecting(database: Path, *options: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
+def collecting(store: Path, *options: str | Path) -> Iterator[tuple[subprocess.Popen[str], str]]:
     """A collector's process and its URL; what is left of it in the end is killed."""
     process = subprocess.Popen(
-        [*COMMAND, "collect", "--port", "0", "--db", str(database), *map(str, options)],
+        [*COMMAND, "collect", "--port", "0", "--store", str(store), *map(str, options)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -59,7 +59,7 @@ def collecting(database: Path, *options: str | Path) -> Iterator[tuple[subproces
             line = first_line(process)
             match = re.fullmatch(r"collecting on (http://127\.0\.0\.1:\d+) into (.*)\n", line)
             assert match, line
-            assert match[2] == str(database)
+            assert match[2] == str(store)
             yield process, match[1]
         finally:
             process.kill()
@@ -95,39 +95,38 @@ def send_logs(url: str, logs: list[object]) -> int:
 
 
 @pytest.fixture
-def database(tmp_path: Path) -> Path:
-    return tmp_path / "telemetry.duckdb"
+def store(tmp_path: Path) -> Path:
+    return tmp_path / "telemetry"
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_collect_runs_until_a_signal_and_leaves_a_clean_file(database: Path, number: int) -> None:
-    with collecting(database) as (process, url):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_collect_runs_until_a_signal_and_leaves_parquet_files(store: Path, number: int) -> None:
+    with collecting(store) as (process, url):
         assert send(url, 3) == 200
         end(process, number)
-    assert not Path(f"{database}.wal").exists()
-    connection = duckdb.connect(str(database), read_only=True)
-    assert connection.execute("SELECT count(*) FROM logs").fetchall() == [(3,)]
-    connection.close()
+    assert list((store / "journal").iterdir()) == []
+    found = duckdb.execute(f"SELECT count(*) FROM '{store}/events/**/*.parquet'").fetchall()
+    assert found == [(3,)]
 
 
-def test_an_answer_means_that_the_logs_survive_a_crash(database: Path) -> None:
-    with collecting(database) as (process, url):
+def test_an_answer_means_that_the_logs_survive_a_crash(store: Path) -> None:
+    with collecting(store) as (process, url):
         assert send(url, 3) == 200
         process.kill()
         assert process.wait(TIMEOUT) == -signal.SIGKILL
-    assert json.loads(run("report", database, "--json").stdout)["events"] == 3
+    assert json.loads(run("report", store, "--json").stdout)["events"] == 3
 
 
-def test_collect_goes_on_with_the_same_file(database: Path) -> None:
+def test_collect_goes_on_with_the_same_store(store: Path) -> None:
     for _ in range(2):
-        with collecting(database) as (process, url):
+        with collecting(store) as (process, url):
             assert send(url) == 200
             end(process)
-    assert json.loads(run("report", database, "--json").stdout)["events"] == 2
+    assert json.loads(run("report", store, "--json").stdout)["events"] == 2
 
 
-def test_an_idle_connection_does_not_hold_up_the_end(database: Path) -> None:
-    with collecting(database) as (process, url):
+def test_an_idle_connection_does_not_hold_up_the_end(store: Path) -> None:
+    with collecting(store) as (process, url):
         pool = urllib3.connection_from_url(url, timeout=TIMEOUT)
         assert pool.request("GET", "/healthz").status == 200
         began = time.monotonic()
@@ -136,7 +135,7 @@ def test_an_idle_connection_does_not_hold_up_the_end(database: Path) -> None:
         pool.close()
 
 
-def test_a_second_interrupt_cuts_off_the_request_in_flight(database: Path) -> None:
+def test_a_second_interrupt_cuts_off_the_request_in_flight(store: Path) -> None:
     def refuses(port: int) -> bool:
         try:
             socket.create_connection(("127.0.0.1", port), TIMEOUT).close()
@@ -144,7 +143,7 @@ def test_a_second_interrupt_cuts_off_the_request_in_flight(database: Path) -> No
             return True
         return False
 
-    with collecting(database) as (process, url):
+    with collecting(store) as (process, url):
         port = int(url.rpartition(":")[2])
         with socket.create_connection(("127.0.0.1", port), TIMEOUT) as connection:
             connection.sendall(
@@ -162,9 +161,9 @@ def test_a_second_interrupt_cuts_off_the_request_in_flight(database: Path) -> No
             assert time.monotonic() - began < 5
 
 
-def test_the_maintenance_switch_can_be_given(database: Path, tmp_path: Path) -> None:
+def test_the_maintenance_switch_can_be_given(store: Path, tmp_path: Path) -> None:
     switch = tmp_path / "down"
-    with collecting(database, "--unavailable-while", switch) as (process, url):
+    with collecting(store, "--unavailable-while", switch) as (process, url):
         assert send(url) == 200
         switch.touch()
         assert send(url) == 503
@@ -173,63 +172,66 @@ def test_the_maintenance_switch_can_be_given(database: Path, tmp_path: Path) -> 
         end(process)
 
 
-def test_report_prints_tables_or_json(database: Path) -> None:
-    with collecting(database) as (process, url):
+def test_report_prints_tables_or_json(store: Path) -> None:
+    with collecting(store) as (process, url):
         send(url, 2)
         end(process)
-    tables = run("report", database)
+    tables = run("report", store)
     assert (tables.returncode, tables.stderr) == (0, "")
     assert "DataError" in tables.stdout
     assert "p95 ms" in tables.stdout
-    report = json.loads(run("report", database, "--json").stdout)
+    report = json.loads(run("report", store, "--json").stdout)
     assert (report["events"], report["errors"], report["sessions"]) == (2, 2, 1)
 
 
-def test_report_asks_a_running_collector_by_its_url(database: Path) -> None:
-    with collecting(database) as (process, url):
+def test_report_reads_a_running_collector_by_its_url_and_by_its_folder(store: Path) -> None:
+    with collecting(store) as (process, url):
         send(url, 2)
-        for source in (url, url + "/"):
+        for source in (url, url + "/", store):
             assert json.loads(run("report", source, "--json").stdout)["events"] == 2
-        locked = run("report", database)
-        assert locked.returncode == 2
-        assert "in use by another process" in locked.stderr
-        assert "URL" in locked.stderr
         end(process)
 
 
-def test_a_second_collector_on_the_same_file_is_told_why_not(database: Path) -> None:
-    with collecting(database) as (process, _):
-        second = run("collect", "--port", "0", "--db", database)
+def test_a_second_collector_on_the_same_store_is_told_why_not(store: Path) -> None:
+    with collecting(store) as (process, _):
+        second = run("collect", "--port", "0", "--store", store)
         assert (second.returncode, second.stdout) == (2, "")
-        assert "in use by another process" in second.stderr
+        assert second.stderr == (
+            f"adbc-telemetry: {store} is in use by another collector; stop that one or give another folder.\n"
+        )
         end(process)
 
 
-def test_a_second_collector_on_the_same_port_is_told_why_not(database: Path, tmp_path: Path) -> None:
-    with collecting(database) as (process, url):
-        second = run("collect", "--port", url.rpartition(":")[2], "--db", tmp_path / "other.duckdb")
+def test_a_second_collector_on_the_same_port_is_told_why_not(store: Path, tmp_path: Path) -> None:
+    with collecting(store) as (process, url):
+        second = run("collect", "--port", url.rpartition(":")[2], "--store", tmp_path / "other.duckdb")
         assert (second.returncode, second.stdout) == (2, "")
         assert "--port" in second.stderr
         end(process)
 
 
-@pytest.mark.parametrize("command", [["collect", "--port", "0", "--db"], ["report"]])
-def test_a_file_that_is_not_a_database_ends_with_a_sentence(database: Path, command: list[str]) -> None:
-    database.write_bytes(b"hello" * 1000)
-    result = run(*command, database)
+@pytest.mark.parametrize(
+    "command", [["collect", "--port", "0", "--store"], ["report"], ["serve", "--port", "0"]]
+)
+def test_a_file_that_is_not_a_store_ends_with_a_sentence(store: Path, command: list[str]) -> None:
+    store.write_bytes(b"hello" * 1000)
+    result = run(*command, store)
     assert result.returncode == 2
-    assert result.stderr == f"adbc-telemetry: {database} is not a DuckDB file; give another one.\n"
+    assert result.stderr == (
+        f"adbc-telemetry: {store} is not a folder, as a store is; give a folder that is new, empty or a store.\n"
+    )
+    assert store.read_bytes() == b"hello" * 1000
 
 
-def test_report_on_nothing_ends_with_a_sentence(database: Path) -> None:
-    result = run("report", database)
+def test_report_on_nothing_ends_with_a_sentence(store: Path) -> None:
+    result = run("report", store)
     assert result.returncode == 2
     assert "does not exist" in result.stderr
-    assert not database.exists()
+    assert not store.exists()
 
 
-def test_report_on_a_collector_that_is_not_there_ends_with_a_sentence(database: Path) -> None:
-    with collecting(database) as (process, url):
+def test_report_on_a_collector_that_is_not_there_ends_with_a_sentence(store: Path) -> None:
+    with collecting(store) as (process, url):
         end(process)
     result = run("report", url)
     assert result.returncode == 2
@@ -246,11 +248,11 @@ def test_report_on_a_collector_that_is_not_there_ends_with_a_sentence(database: 
         (["collect", "--port"], "argument --port: expected one argument; see: adbc-telemetry collect --help"),
         (
             ["collect", "--port=-1"],
-            "argument --port: -1 is not from 0 to 65535; see: adbc-telemetry collect --help",
+            "argument --port: '-1' is no port from 0 to 65535; see: adbc-telemetry collect --help",
         ),
         (
             ["collect", "--port=65536"],
-            "argument --port: 65536 is not from 0 to 65535; see: adbc-telemetry collect --help",
+            "argument --port: '65536' is no port from 0 to 65535; see: adbc-telemetry collect --help",
         ),
     ],
 )
@@ -287,13 +289,13 @@ def test_the_version_is_told_by_module_script_and_metadata_alike(way: str) -> No
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is full")
-@pytest.mark.parametrize("command", [["report"], ["report", "--json"], ["collect", "--port=0", "--db"]])
-def test_output_that_cannot_be_written_ends_with_a_sentence(database: Path, command: list[str]) -> None:
-    with collecting(database) as (process, _):
+@pytest.mark.parametrize("command", [["report"], ["report", "--json"], ["collect", "--port=0", "--store"]])
+def test_output_that_cannot_be_written_ends_with_a_sentence(store: Path, command: list[str]) -> None:
+    with collecting(store) as (process, _):
         end(process)
     with open("/dev/full", "w") as full:
         result = subprocess.run(
-            [*COMMAND, *command, str(database)],
+            [*COMMAND, *command, str(store)],
             stdout=full,
             stderr=subprocess.PIPE,
             text=True,
@@ -307,13 +309,13 @@ def test_output_that_cannot_be_written_ends_with_a_sentence(database: Path, comm
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_report_whose_reader_has_left_is_done(database: Path, options: list[str]) -> None:
-    with collecting(database) as (process, _):
+def test_a_report_whose_reader_has_left_is_done(store: Path, options: list[str]) -> None:
+    with collecting(store) as (process, _):
         end(process)
     reader, writer = os.pipe()
     os.close(reader)
     result = subprocess.run(
-        [*COMMAND, "report", str(database), *options],
+        [*COMMAND, "report", str(store), *options],
         stdout=writer,
         stderr=subprocess.PIPE,
         text=True,
@@ -325,14 +327,14 @@ def test_a_report_whose_reader_has_left_is_done(database: Path, options: list[st
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])
-def test_a_report_can_be_read_whatever_encoding_the_terminal_has(database: Path, options: list[str]) -> None:
-    with collecting(database) as (process, url):
+def test_a_report_can_be_read_whatever_encoding_the_terminal_has(store: Path, options: list[str]) -> None:
+    with collecting(store) as (process, url):
         driver = {"session_id": "s", "error_info": {"error_name": "Überlauf"}}
         log = {"frontend_log_event_id": str(uuid.uuid4()), "entry": {"sql_driver_log": driver}}
         assert send_logs(url, [log]) == 200
         end(process)
     result = subprocess.run(
-        [*COMMAND, "report", str(database), *options],
+        [*COMMAND, "report", str(store), *options],
         capture_output=True,
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
         timeout=TIMEOUT,
@@ -348,12 +350,12 @@ def test_a_defect_of_the_command_does_not_pass_for_a_failed_check(
     def defective(options: object) -> int:
         raise ZeroDivisionError
 
-    monkeypatch.setitem(cli._COMMANDS, "report", defective)
+    monkeypatch.setitem(cli._COMMANDS, "report", cli._COMMANDS["report"]._replace(run=defective))
     assert cli.main(["report"]) == 2
     assert "ZeroDivisionError" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("missing", ["duckdb", "starlette", "uvicorn", "pyarrow", "rich"])
+@pytest.mark.parametrize("missing", ["duckdb", "prometheus_client", "rich", "starlette", "uvicorn"])
 def test_without_the_extra_the_command_says_what_to_install(missing: str) -> None:
     script = (
         f"import sys; sys.modules[{missing!r}] = None\n"
@@ -372,7 +374,7 @@ def test_help_needs_no_extra_and_loads_none() -> None:
         "import sys; from adbc_telemetry import cli\n"
         "try: cli.main(['--help'])\n"
         "except SystemExit: pass\n"
-        "extras = {'starlette', 'uvicorn', 'duckdb', 'pyarrow', 'rich', 'urllib3'}\n"
+        "extras = {'starlette', 'uvicorn', 'duckdb', 'numpy', 'rich', 'urllib3'}\n"
         "sys.exit(bool(extras & set(sys.modules)))"
     )
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, timeout=TIMEOUT, check=False)
@@ -381,5 +383,4 @@ def test_help_needs_no_extra_and_loads_none() -> None:
 
 def test_the_default_port_is_fixed_so_that_senders_can_be_told() -> None:
     options = cli._parser().parse_args(["collect"])
-    assert (options.host, options.port, options.db) == ("127.0.0.1", 8317, "telemetry.duckdb")
-    assert not os.path.isabs(options.db)
+    assert (options.host, options.port, options.store) == ("127.0.0.1", 8317, "telemetry")

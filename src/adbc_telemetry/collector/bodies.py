@@ -1,0 +1,89 @@
+"""Reads a request's body: bounded as it comes, and bounded again when it is decompressed."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable
+from typing import Final
+
+from starlette.requests import Request
+
+MAX_BODY_BYTES: Final = 8 * 1024 * 1024
+"""The largest body, as it comes over the wire and decompressed."""
+_PIECE: Final = 256 * 1024
+_GZIP: Final = 31  # zlib's number for a gzip header and the largest window
+
+
+class RefusedBody(Exception):
+    """A body that is not read further.
+
+    Args:
+        status: of the answer.
+        sentence: for the sender.
+    """
+
+    def __init__(self, status: int, sentence: str) -> None:
+        super().__init__(sentence)
+        self.status = status
+
+
+async def read_body(request: Request) -> bytes:
+    """The body as it came.
+
+    Raises:
+        RefusedBody: it is too large (413).
+        ClientDisconnect: it did not come to its end.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isdigit() and int(declared) > MAX_BODY_BYTES:
+        raise _too_large()
+    pieces = []
+    size = 0
+    async for piece in request.stream():
+        size += len(piece)
+        if size > MAX_BODY_BYTES:
+            raise _too_large()
+        pieces.append(piece)
+    return b"".join(pieces)
+
+
+def decompressed(body: bytes, encoding: str, hold: Callable[[int], None]) -> bytes:
+    """A body without its content encoding.
+
+    Args:
+        body: as it came.
+        encoding: the header `Content-Encoding`.
+        hold: called with the bytes of each decompressed piece, before the next one; it may raise.
+
+    Raises:
+        RefusedBody: it is too large (413), damaged (400), or of an encoding that is not known (415).
+    """
+    encoding = encoding.strip().lower()
+    if encoding in ("", "identity"):
+        return body
+    if encoding not in ("gzip", "x-gzip"):
+        raise RefusedBody(415, "The body's encoding must be gzip or identity.")
+    pieces = []
+    size = 0
+    rest = body
+    try:
+        while rest:  # a gzip body may have several members
+            stream = zlib.decompressobj(_GZIP)
+            while not stream.eof:
+                piece = stream.decompress(rest, _PIECE)
+                rest = stream.unconsumed_tail
+                size += len(piece)
+                if size > MAX_BODY_BYTES:
+                    raise _too_large()
+                if not piece and not rest and not stream.eof:
+                    raise RefusedBody(400, "The gzip body is incomplete.")
+                hold(len(piece))
+                pieces.append(piece)
+            rest = stream.unused_data
+    except zlib.error:
+        raise RefusedBody(400, "The body is not gzip.") from None
+    return b"".join(pieces)
+
+
+def _too_large() -> RefusedBody:
+    return RefusedBody(413, f"The body is larger than {MAX_BODY_BYTES} bytes; send fewer logs per request.")

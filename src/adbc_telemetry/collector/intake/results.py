@@ -1,0 +1,60 @@
+"""What became of a request and of each of its logs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final, NamedTuple
+
+MAX_ERRORS: Final = 20
+"""Refused logs that an answer names one by one; it counts the others."""
+
+
+class AcceptedLog(NamedTuple):
+    """A log to be stored."""
+
+    event_id: str
+    """1 to 128 characters, of any form."""
+    text: str
+    """The log as it came, except that private texts are taken out, and lone surrogates and repeated names with them."""
+    canonical: bytes | None
+    """The log in the wire's own form: snake_case names, integers as numbers, enums by name, no nulls, and nothing
+    that the schema does not know. None when `text` is in that form."""
+
+
+class Refusal(NamedTuple):
+    """A log that is not taken."""
+
+    index: int  # type: ignore[assignment]  # the method of a tuple, which no reader of this one misses
+    """Its place in `protoLogs`, from 0."""
+    reason: str
+    """Why, in a few words that are the same for each such log. They hold nothing that was sent."""
+
+
+class Intake(NamedTuple):
+    """What became of the logs of one request."""
+
+    logs: list[AcceptedLog]
+    refusals: list[Refusal]
+    unknown: Mapping[str, int]
+    """How often a field or an enum value was found that the schema does not know: `path.of.field`, or
+    `path.of.field=NAME` for a value. Names that do not look like names, and those beyond a limit, are `(other)`."""
+    dropped_private: int
+    """Private texts that were taken out of the logs."""
+
+    @property
+    def errors(self) -> list[str]:
+        """A sentence for each refused log, at most `MAX_ERRORS`, and one more that counts the others."""
+        sentences = [
+            f"protoLogs[{index}] was refused: {reason}." for index, reason in self.refusals[:MAX_ERRORS]
+        ]
+        if len(self.refusals) > MAX_ERRORS:
+            sentences.append(f"{len(self.refusals) - MAX_ERRORS} more were refused.")
+        return sentences
+
+
+class InvalidRequest(ValueError):
+    """The body is not a `TelemetryRequest`. The message says why in a sentence, without quoting it."""
+
+
+class TooManyLogs(InvalidRequest):
+    """The request holds more logs, or more values, than one request may. A sender may split it."""

@@ -1,0 +1,57 @@
+"""A store that this process only reads: for the page over a folder, while another process may be writing it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from adbc_telemetry.collector.store.layout import open_store
+from adbc_telemetry.collector.store.writer import (
+    AcceptedLog,
+    Added,
+    StoreHealth,
+    StoreUnavailableError,
+    measure,
+)
+
+
+class ReadOnlyStore:
+    """Stands where a `Store` would, and takes no events."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+
+    async def start(self) -> None:
+        """See whether there is a store.
+
+        Raises:
+            StoreError: there is none.
+        """
+        self._folder = open_store(self.path)
+
+    async def stop(self) -> None:
+        """There is nothing to stop."""
+
+    async def add(self, logs: Sequence[AcceptedLog]) -> Added:
+        """Events are for a collector.
+
+        Raises:
+            StoreUnavailableError: always.
+        """
+        raise StoreUnavailableError
+
+    def health(self) -> StoreHealth:
+        """The sizes; the counts are those of a process that takes no events."""
+        size, free_bytes = measure(self._folder)
+        return StoreHealth(
+            problems=[],
+            events=0,
+            duplicates=0,
+            failed_requests=0,
+            newest_commit_age_seconds=None,
+            journal_bytes=sum(segment.path.stat().st_size for segment in self._folder.segments()),
+            bytes=size,
+            free_bytes=free_bytes,
+            remembered_ids=0,
+        )
