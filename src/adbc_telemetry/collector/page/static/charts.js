@@ -1,13 +1,14 @@
 // The two charts. Labels are our own words and times: plotly reads labels as markup, so what events say stays out.
 
+import { Problem } from "./api.js";
 import { indexOf } from "./tables.js";
 import * as text from "./text.js";
 
+let loading = null;
 const CONFIG = { displayModeBar: false, responsive: true, showTips: false, scrollZoom: false };
 
 export async function draw(panel, zoom) {
   const Plotly = await library();
-  if (!Plotly) return;
   const index = indexOf(panel);
   const column = (name) => panel.rows.map((row) => row[index[name]]);
   const times = column("time").map(text.local);
@@ -96,12 +97,17 @@ function colour(name) {
   return found;
 }
 
+// It is large. The browser fetches it from the start, and runs it only when all figures stand there.
 function library() {
-  if (window.Plotly) return window.Plotly;
-  return new Promise((resolve) => {
-    const script = document.querySelector('script[src*="plotly.min.js"]');
-    script.addEventListener("load", () => resolve(window.Plotly), { once: true });
-    script.addEventListener("error", () => resolve(null), { once: true });
-    if (document.readyState === "complete") resolve(window.Plotly ?? null);
+  loading ??= new Promise((resolve, reject) => {
+    const script = document.createElement("script");
+    script.src = document.getElementById("plotly").href;
+    script.addEventListener("load", () => resolve(window.Plotly));
+    script.addEventListener("error", () => {
+      loading = null;
+      reject(new Problem("The charts could not be loaded. The tables below them show the same."));
+    });
+    document.head.append(script);
   });
+  return loading;
 }

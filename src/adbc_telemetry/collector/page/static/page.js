@@ -8,7 +8,9 @@ import * as views from "./view.js";
 import * as welcome from "./welcome.js";
 
 const LIVE_SECONDS = 2;
-const COUNTING = ["summary", "timeline", "operations", "drivers", "hosts", "errors", "slowest"];
+// In the order of asking, which is that of answering; the charts come last, since their library takes longest.
+const ASKED = ["newest", "summary", "operations", "drivers", "hosts", "errors", "timeline", "slowest"];
+const DRAWN = ["operations", "drivers", "hosts", "errors", "newest", "slowest", "timeline"];
 const $ = (id) => document.getElementById(id);
 
 let isLive = true;
@@ -24,7 +26,7 @@ async function load({ announce = false } = {}) {
   const figures = $("figures");
   figures.setAttribute("aria-busy", "true");
   try {
-    const answers = Object.fromEntries([...COUNTING, "newest"].map((name) => [name, askJson(`/api/${name}`, parameters, options)]));
+    const answers = Object.fromEntries(ASKED.map((name) => [name, askJson(`/api/${name}`, parameters, options)]));
     const status = askJson("/api/status", {}, options);
     for (const answer of [...Object.values(answers), status]) answer.catch(() => {}); // each is awaited below
     const { events, isFiltered } = panels.summary(await answers.summary, view);
@@ -32,7 +34,7 @@ async function load({ announce = false } = {}) {
     $("welcome").hidden = !isEmpty;
     figures.hidden = isEmpty;
     if (isEmpty && !$("curl").textContent) welcome.write();
-    for (const name of [...COUNTING.slice(1), "newest"]) {
+    for (const name of DRAWN) {
       const panel = await answers[name];
       if (mine.signal.aborted) return;
       if (!isEmpty) await panels[name](panel);
