@@ -37,6 +37,7 @@ BATCH: Final = 100
 CONNECTIONS: Final = 16
 READERS: Final = 8
 _ID: Final = b"@ID@"
+_NOT_ASKED: Final = ("/api/event", "/api/export")
 
 
 class Figures(NamedTuple):

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import psutil  # type: ignore[import-untyped]
+import psutil
 
 from adbc_telemetry.collector.serving import AdmissionControl, BackgroundServer, ServingLimits
 from support.serving import TIMEOUT, ProbeApp, RawClient

@@ -14,8 +14,10 @@ from adbc_telemetry.cli.fetching import fetch_to_file, is_url
 if TYPE_CHECKING:
     import duckdb
 
+    from adbc_telemetry.collector.queries.export import FileFormat
+
 _MEMORY_LIMIT: Final = "512MB"
-FORMATS: Final = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
+FORMATS: Final[dict[str, FileFormat]] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
@@ -36,6 +38,10 @@ def export(options: argparse.Namespace) -> int:
         raise CommandError(f"{target} has no known ending; name it .parquet, .csv or .jsonl.")
     if target.exists():
         raise CommandError(f"{target} exists already; give the name of a new file.")
+    if not target.absolute().parent.is_dir():
+        raise CommandError(
+            f"cannot write {target}: its folder does not exist; make it, or give another file."
+        )
     part = target.with_name(f".{target.name}.part")
     try:
         if is_url(options.source):
@@ -52,24 +58,19 @@ def export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _export_store(source: str, part: Path, file_format: str) -> None:
+def _export_store(source: str, part: Path, file_format: FileFormat) -> None:
     import duckdb
 
+    from adbc_telemetry.collector.queries.export import export_events, export_store
     from adbc_telemetry.collector.store import StoreError, is_old_database, open_store
     from adbc_telemetry.collector.store.compaction import connect
-    from adbc_telemetry.collector.store.snapshot import copy_sql, read_consistently
 
     with contextlib.closing(connect(_MEMORY_LIMIT, threads=2)) as connection:
         try:
             if is_old_database(source):
-                connection.execute(copy_sql(_old_events_sql(connection, source), part, file_format))
+                export_events(_old_events_sql(connection, source), connection, part, file_format)
             else:
-                folder = open_store(source)
-                read_consistently(
-                    folder,
-                    connection,
-                    lambda snapshot: connection.execute(copy_sql(snapshot.events_sql(), part, file_format)),
-                )
+                export_store(open_store(source), connection, part, file_format)
         except StoreError as error:
             raise CommandError(str(error)) from error
         except duckdb.Error as error:

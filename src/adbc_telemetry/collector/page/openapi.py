@@ -105,7 +105,23 @@ def _api() -> dict[str, Any]:
     paths["/api/status"] = _question(
         "status", "What was refused, fields that are not known, and the store's size and age.", "Status", []
     )
+    paths["/api/export"] = _export()
     return paths
+
+
+def _export() -> dict[str, Any]:
+    binary = {"schema": {"type": "string", "format": "binary"}}
+    media_types = ("application/vnd.apache.parquet", "text/csv", "application/jsonl")
+    answer = {"description": "All events in one file.", "content": dict.fromkeys(media_types, binary)}
+    file_format = {
+        "name": "format",
+        "in": "query",
+        "schema": {"type": "string", "enum": ["parquet", "csv", "jsonl"]},
+    }
+    described = _question("export", "All events in one file.", "Error", [])
+    described["get"]["parameters"] = [file_format]
+    described["get"]["responses"]["200"] = answer
+    return described
 
 
 def _question(name: str, summary: str, schema: str, parameters: list[Any]) -> dict[str, Any]:

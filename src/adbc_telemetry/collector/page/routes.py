@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -12,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import BaseRoute, Route
 
+from adbc_telemetry.collector.page.export import export
 from adbc_telemetry.collector.page.openapi import describe
 from adbc_telemetry.collector.page.plotly import plotly_js
 from adbc_telemetry.collector.page.tables import to_csv, wanted_format
@@ -96,7 +98,12 @@ def page_routes(queries: QueryService, status: Callable[[], dict[str, object]]) 
         return _json(describe())
 
     answers: dict[str, Handler] = {f"/api/{name}": panel(name) for name in PANELS}
-    answers |= {"/api/event": event, "/api/report": report, "/api/status": tell_status}
+    answers |= {
+        "/api/event": event,
+        "/api/report": report,
+        "/api/status": tell_status,
+        "/api/export": partial(export, queries),
+    }
     return [
         Route("/", _page()),
         Route("/page/plotly.min.js", _plotly),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from adbc_telemetry.collector import workers
+from adbc_telemetry.collector.queries.export import FileFormat
 from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.panels import Panel
 from adbc_telemetry.collector.queries.questions import Questions
@@ -28,6 +30,9 @@ class _Process:
 
     def report(self, filter: dict[str, Any], by: By | None) -> Report:
         return self._questions.report(msgspec.convert(filter, Filter), by)
+
+    def export(self, target: str, file_format: FileFormat) -> None:
+        self._questions.export(Path(target), file_format)
 
     def prepare(self) -> bool:
         return self._questions.prepare()

@@ -6,12 +6,14 @@ import os
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import numpy as np
 
 from adbc_telemetry.collector.queries import events
 from adbc_telemetry.collector.queries.counting import select, slowest_bucket
+from adbc_telemetry.collector.queries.export import FileFormat, export_store
 from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.panels import Dashboard, Panel, timeline_range
 from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, By, Report, report_over
@@ -80,6 +82,14 @@ class Questions:
             ("report", filter, by),
             lambda snapshot: report_over(snapshot, self._rollups, self._connection, filter, by),
         )
+
+    def export(self, target: Path, file_format: FileFormat) -> None:
+        """Write all events into a file.
+
+        Raises:
+            duckdb.Error: a file cannot be read or written.
+        """
+        export_store(self._folder, self._connection, target, file_format)
 
     def prepare(self) -> bool:
         """Count the events of one more Parquet file, if there is one that is complete and not counted.

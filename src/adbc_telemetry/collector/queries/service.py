@@ -6,8 +6,10 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
+from pathlib import Path
 from typing import Any, Final
 
+from adbc_telemetry.collector.queries.export import FileFormat
 from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.panels import PANELS, Panel
 from adbc_telemetry.collector.queries.report import By, Report
@@ -19,6 +21,7 @@ _MOST_WAITING: Final = 64
 _KEPT_ANSWERS: Final = 128
 _FRESH_SECONDS: Final = 1.0
 _TIMEOUT: Final = 60.0
+_EXPORT_TIMEOUT: Final = 600.0
 _PREPARE_SECONDS: Final = 5.0
 
 
@@ -42,6 +45,7 @@ class QueryService:
         self._worker = WorkerProcess(_PROCESS, [os.fspath(path)], niceness=_NICENESS)
         self._prepare = prepare
         self._waiting = 0
+        self._exporting = False
         self._answers: OrderedDict[object, tuple[float, asyncio.Task[Any]]] = OrderedDict()
         self._preparing: asyncio.Task[None] | None = None
 
@@ -86,6 +90,26 @@ class QueryService:
         """
         report: Report = await self._ask(Report, "report", filter=filter, by=by)
         return report
+
+    async def export(self, target: Path, file_format: FileFormat) -> None:
+        """Write all events into a file. Questions wait meanwhile.
+
+        Raises:
+            QueriesUnavailable: an export is under way, or the file cannot be written.
+        """
+        if self._exporting:
+            raise QueriesUnavailable("An export is under way; ask again later.")
+        self._exporting = True
+        try:
+            await self._worker.call(
+                type(None), "export", timeout=_EXPORT_TIMEOUT, target=str(target), file_format=file_format
+            )
+        except WorkerError:
+            raise QueriesUnavailable(
+                "The export took too much time or room; export the store's folder instead."
+            ) from None
+        finally:
+            self._exporting = False
 
     async def close(self) -> None:
         """End the process, and what is under way with it."""

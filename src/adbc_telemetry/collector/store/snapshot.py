@@ -105,22 +105,6 @@ def files_sql(paths: list[Path]) -> str:
     return f"SELECT {names} FROM read_parquet({path_list(paths)}, hive_partitioning = false)"
 
 
-def copy_sql(events: str, target: Path, file_format: str) -> str:
-    """A COPY of events into a file.
-
-    Args:
-        events: a SELECT of the store's columns.
-        target: the file.
-        file_format: `parquet`, `csv` or `jsonl`.
-    """
-    options = {
-        "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480",
-        "csv": "FORMAT csv, HEADER",
-        "jsonl": "FORMAT json",
-    }[file_format]
-    return f"COPY ({events}) TO {quoted(target)} ({options})"
-
-
 def _is_unchanged(snapshot: Snapshot) -> bool:
     try:
         for state in snapshot.files[-1:]:
