@@ -86,11 +86,7 @@ def _outcome(seed: int) -> str:
 
 def _read_large(chance: random.Random) -> str:
     unit = chance.choice(_UNITS)
-    body = (
-        b'{"protoLogs":['
-        + unit * (chance.randrange(_LARGE) // len(unit))
-        + chance.choice([b"1]}", b'"x"]}', b""])
-    )
+    body = b'{"protoLogs":[' + unit * (_LARGE // len(unit)) + chance.choice([b"1]}", b'"x"]}', b""])
     try:
         read_request(body)
     except InvalidRequest:

@@ -15,7 +15,8 @@ class AcceptedLog(NamedTuple):
     event_id: str
     """1 to 128 characters, of any form."""
     text: str
-    """The log as it came, except that private texts are taken out, and lone surrogates and repeated names with them."""
+    """The log as it came, which may be over several lines. Private texts are taken out; of a name that stands
+    twice, the last value is left; half a pair of surrogates is U+FFFD."""
     canonical: bytes | None
     """The log in the wire's own form: snake_case names, integers as numbers, enums by name, no nulls, and nothing
     that the schema does not know. None when `text` is in that form."""

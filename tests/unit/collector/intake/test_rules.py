@@ -11,9 +11,10 @@ pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
 from adbc_telemetry.collector.intake import AcceptedLog, Intake, read_request
+from adbc_telemetry.collector.intake.limits import INT32_FIELDS
 from adbc_telemetry.collector.intake.unknown import MAX_NAMES, OTHER
 from support.collecting import a_log, altered, encoded, request_body
-from support.wire import ENUMS, WIRE
+from support.wire import ENUMS, FIELDS, WIRE
 
 SQL = "entry.sql_driver_log"
 LATENCY = f"{SQL}.operation_latency_ms"
@@ -177,6 +178,12 @@ def test_what_is_no_integer_costs_the_log(value: object) -> None:
 )
 def test_a_number_beyond_its_type_costs_the_log(path: str, value: object) -> None:
     assert reason(altered(path, value)) == f"number out of range at {path}"
+
+
+def test_the_integers_of_32_bits_are_those_of_the_wire() -> None:
+    kinds = [(name, WIRE["messages"][message][name]["type"]) for message, name in FIELDS]
+    assert {name for name, kind in kinds if kind == "int32"} == INT32_FIELDS
+    assert not INT32_FIELDS & {name for name, kind in kinds if kind != "int32"}
 
 
 def test_a_number_that_no_reader_takes_costs_the_log() -> None:
