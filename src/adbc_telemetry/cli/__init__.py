@@ -16,10 +16,10 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, NoReturn
 
-from adbc_telemetry.cli.collect import add_collect, add_serve, collect, serve
+from adbc_telemetry.cli.collect import add_collect, add_serve, run_collect, run_serve
 from adbc_telemetry.cli.errors import CommandError
-from adbc_telemetry.cli.export import add_export, export
-from adbc_telemetry.cli.report import add_report, report
+from adbc_telemetry.cli.export import add_export, run_export
+from adbc_telemetry.cli.report import add_report, run_report
 from adbc_telemetry.core.version import __version__
 
 
@@ -43,10 +43,10 @@ class _Command(NamedTuple):
 
 
 _COMMANDS: Final = {
-    "collect": _Command("run a collector until it is interrupted", add_collect, collect),
-    "report": _Command("print what was collected", add_report, report),
-    "export": _Command("write all events into a file", add_export, export),
-    "serve": _Command("serve the page over a store, without taking events", add_serve, serve),
+    "collect": _Command("run a collector until it is interrupted", add_collect, run_collect),
+    "report": _Command("print what was collected", add_report, run_report),
+    "export": _Command("write all events into a file", add_export, run_export),
+    "serve": _Command("serve the page over a store, without taking events", add_serve, run_serve),
 }
 
 

@@ -86,7 +86,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--access-log", action="store_true", help="log a line per request")
 
 
-def collect(options: argparse.Namespace) -> int:
+def run_collect(options: argparse.Namespace) -> int:
     """Run a collector until a signal ends it."""
     from adbc_telemetry.collector.server import Collector
     from adbc_telemetry.collector.store.retention import Retention
@@ -106,7 +106,7 @@ def collect(options: argparse.Namespace) -> int:
     return _run(collector, options, f"collecting on {{}} into {options.store}\n")
 
 
-def serve(options: argparse.Namespace) -> int:
+def run_serve(options: argparse.Namespace) -> int:
     """Serve the page over a store until a signal ends it."""
     from adbc_telemetry.collector.server import Collector
 

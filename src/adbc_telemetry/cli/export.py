@@ -30,7 +30,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--to", required=True, metavar="FILE", help="a new file: .parquet, .csv or .jsonl")
 
 
-def export(options: argparse.Namespace) -> int:
+def run_export(options: argparse.Namespace) -> int:
     """Write all events into a file, which appears when it is complete."""
     target = Path(options.to)
     file_format = FORMATS.get(target.suffix.lower())

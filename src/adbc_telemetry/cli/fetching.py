@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 from typing import Final
 
@@ -14,8 +15,16 @@ _PIECE: Final = 1 << 20
 
 
 def is_url(source: str) -> bool:
-    """Whether a source is a collector's URL and not a path."""
-    return source.startswith(("http://", "https://"))
+    """Whether a source is a collector's URL and not a path.
+
+    Raises:
+        CommandError: it is an address without its scheme.
+    """
+    if source.startswith(("http://", "https://")):
+        return True
+    if re.fullmatch(r"[\w.-]+:\d{1,5}/?", source) and not os.path.exists(source):
+        raise CommandError(f"{source} has no scheme; write http://{source} for a collector's URL.")
+    return False
 
 
 def fetch(url: str, path: str) -> bytes:

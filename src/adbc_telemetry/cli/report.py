@@ -48,7 +48,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
-def report(options: argparse.Namespace) -> int:
+def run_report(options: argparse.Namespace) -> int:
     """Print the report, once or until it is interrupted."""
     with contextlib.suppress(KeyboardInterrupt):
         while True:
