@@ -91,6 +91,8 @@ class Application:
             lifespan=self._lifespan,
             exception_handlers={HTTPException: _explain_status, Exception: _hide_error},
         )
+        self.paths = [route.path for route in routes.routes if isinstance(route, Route)]
+        """The paths that the access log may name."""
         self._admission = AdmissionControl(routes, max_requests=MAX_REQUESTS, max_bytes=MAX_HELD_BYTES)
         self.asgi: ASGIApp = AccessControl(self._admission, token=token, hosts=hosts)
         if unavailable_while is not None:
@@ -144,7 +146,7 @@ class Application:
 
     async def _keep(self, intake: Intake) -> Response:
         try:
-            await self._store.add(intake.logs)
+            await self._store.add(intake.logs, intake.array)
         except StoreUnavailableError:
             return wire_answer(
                 503,

@@ -111,7 +111,9 @@ class Collector:
                 unavailable_while=self._unavailable_while,
                 connections=lambda: server.open_connections,
             )
-            server = BackgroundServer(application.asgi, tls=self._tls, access_log=self._access_log)
+            server = BackgroundServer(
+                application.asgi, tls=self._tls, access_log=self._access_log, routes=application.paths
+            )
             starting.callback(server.stop)
             try:
                 server.start(listener)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+import re
+from typing import Final, NamedTuple, cast
 
 import msgspec
 
@@ -46,6 +47,8 @@ class _AnyRequest(msgspec.Struct):
 
 _decode_request: Final = msgspec.json.Decoder(_Request).decode
 _decode_any_request: Final = msgspec.json.Decoder(_AnyRequest).decode
+_decode_texts: Final = msgspec.json.Decoder(list[str]).decode
+_OUR_HEAD: Final = re.compile(rb'\{"uploadTime":\d{1,19},"items":\[\],"protoLogs":(?=\[)')
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
@@ -59,22 +62,25 @@ def read_request(body: bytes) -> Intake:
         TooManyLogs: when it holds more than `MAX_LOGS` logs, or values enough for many times as many.
         InvalidRequest: when it is not a `TelemetryRequest`.
     """
-    texts = _texts(body)
+    array, texts = _split(body)
     logs: list[AcceptedLog] = []
     refusals: list[Refusal] = []
     unknown = UnknownNames()
     dropped_private = 0
     for index, text in enumerate(texts):
         if not isinstance(text, str):
+            array = None
             refusals.append(Refusal(index, text.reason))
             continue
         if len(text) > MAX_LOG:
+            array = None
             refusals.append(Refusal(index, f"larger than {MAX_LOG} characters"))
             continue
         event_id = event_id_if_canonical(text)
         if event_id is not None:
             logs.append(AcceptedLog(event_id, text, None))
             continue
+        array = None
         texts[index] = ""  # two copies of each text would be too much at once
         try:
             log, findings = read_liberally(text)
@@ -84,13 +90,30 @@ def read_request(body: bytes) -> Intake:
         logs.append(log)
         unknown.merge(findings.unknown)
         dropped_private += len(findings.private)
-    return Intake(logs, refusals, unknown.counts, dropped_private)
+    return Intake(logs, refusals, unknown.counts, dropped_private, array)
 
 
 class _NoText(NamedTuple):
     """Stands for a log that is no string, or none that can be decoded."""
 
     reason: str
+
+
+def _split(body: bytes) -> tuple[bytes | None, list[str | _NoText]]:
+    """The logs of a request, and their array as it came if the request is written as our own sender writes it."""
+    head = _OUR_HEAD.match(body)
+    # An array on one line, with nothing behind it.
+    if head and len(body) <= _SMALL_BODY and body.endswith(b"]}") and not (b"\n" in body or b"\r" in body):
+        array = body[head.end() : -1]
+        try:
+            # All of it must be the array: no second key may stand behind it, under which readers would find other logs.
+            texts = _decode_texts(array)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            return None, _texts(body)
+        if len(texts) > MAX_LOGS:
+            raise _too_many()
+        return array, cast("list[str | _NoText]", texts)
+    return None, _texts(body)
 
 
 def _texts(body: bytes) -> list[str | _NoText]:

@@ -41,6 +41,9 @@ class Intake(NamedTuple):
     `path.of.field=NAME` for a value. Names that do not look like names, and those beyond a limit, are `(other)`."""
     dropped_private: int
     """Private texts that were taken out of the logs."""
+    array: bytes | None = None
+    """The JSON array of all logs as it came, on one line, if each of them is in the wire's own form. So they can be
+    stored at once."""
 
     @property
     def errors(self) -> list[str]:

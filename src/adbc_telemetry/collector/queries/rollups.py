@@ -17,8 +17,8 @@ from typing import Final, NamedTuple
 import duckdb
 
 from adbc_telemetry.collector.queries.rollup import Rollup, make_rollup, pack, unpack
-from adbc_telemetry.collector.store.columns import journal_sql
 from adbc_telemetry.collector.store.layout import Segment, StoreFolder
+from adbc_telemetry.collector.store.lines import journal_sql
 from adbc_telemetry.collector.store.snapshot import FileState, Snapshot, files_sql
 
 _ENDING: Final = ".npz"

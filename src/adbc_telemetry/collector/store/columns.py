@@ -67,10 +67,6 @@ NAMES: Final = tuple(column.name for column in COLUMNS)
 # column stays empty, because no calendar takes all that an int64 can say.
 _YEAR_10000: Final = 253_402_300_800_000
 
-_LINE_COLUMNS: Final = "{received_us: 'BIGINT', log: 'VARCHAR', canonical: 'VARCHAR'}"
-MAX_LINE_BYTES: Final = 8 * 1024 * 1024
-"""More than the longest line of a journal: a log of 1 MiB that is escaped twice."""
-
 
 def quoted(path: object) -> str:
     """A path or text as a string of SQL."""
@@ -82,22 +78,16 @@ def path_list(paths: Any) -> str:
     return "[" + ", ".join(quoted(path) for path in paths) + "]"
 
 
-def journal_sql(paths: Any, *, skip_damage: bool) -> str:
-    """A SELECT of the store's columns over segments of the journal.
+def columns_sql(lines: str) -> str:
+    """A SELECT of the store's columns.
 
     Args:
-        paths: the segments; at least one.
-        skip_damage: pass over lines that cannot be read. The last line of a segment that is being written may be
-            incomplete.
+        lines: a SELECT of `received_us`, `log` and `canonical`.
     """
-    lines = (
-        f"read_json({path_list(paths)}, format = 'newline_delimited', columns = {_LINE_COLUMNS}, "
-        f"maximum_object_size = {MAX_LINE_BYTES}, ignore_errors = {skip_damage})"
-    )
     return (
         f"SELECT {', '.join(_expression(column) for column in COLUMNS)} FROM "
         f"(SELECT received_us, log, json_transform(coalesce(canonical, log), {quoted(_STRUCTURE)}) AS message "
-        f"FROM {lines} WHERE received_us IS NOT NULL)"
+        f"FROM ({lines}))"
     )
 
 

@@ -14,8 +14,9 @@ import duckdb
 import numpy as np
 
 from adbc_telemetry.collector import workers
-from adbc_telemetry.collector.store.columns import journal_sql, quoted
+from adbc_telemetry.collector.store.columns import quoted
 from adbc_telemetry.collector.store.layout import StoreFolder, fsync_folder
+from adbc_telemetry.collector.store.lines import journal_sql
 from adbc_telemetry.collector.store.recent_ids import hash_id
 from adbc_telemetry.collector.store.snapshot import files_sql, last_segment, read_consistently
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adbc_telemetry.collector.store.layout import open_store
+from adbc_telemetry.collector.store.lines import AcceptedLog
 from adbc_telemetry.collector.store.writer import (
-    AcceptedLog,
     Added,
     StoreHealth,
     StoreUnavailableError,
@@ -33,7 +33,7 @@ class ReadOnlyStore:
     async def stop(self) -> None:
         """There is nothing to stop."""
 
-    async def add(self, logs: Sequence[AcceptedLog]) -> Added:
+    async def add(self, logs: Sequence[AcceptedLog], array: bytes | None = None) -> Added:
         """Events are for a collector.
 
         Raises:

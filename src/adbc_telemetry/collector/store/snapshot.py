@@ -14,8 +14,9 @@ from typing import Final, NamedTuple, TypeVar
 
 import duckdb
 
-from adbc_telemetry.collector.store.columns import COLUMNS, journal_sql, path_list, quoted
+from adbc_telemetry.collector.store.columns import COLUMNS, path_list, quoted
 from adbc_telemetry.collector.store.layout import DataFile, Segment, StoreFolder
+from adbc_telemetry.collector.store.lines import journal_sql
 
 _ATTEMPTS: Final = 8
 T = TypeVar("T")

@@ -21,16 +21,19 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Any, Final, NamedTuple, Protocol, TypeVar
+from typing import Any, Final, NamedTuple, TypeVar
 
 import msgspec
 
 from adbc_telemetry.collector.store.journal import SEGMENT_BYTES, Journal, cut_incomplete_line
 from adbc_telemetry.collector.store.layout import DataFile, Segment, StoreFolder, create_store, locked
+from adbc_telemetry.collector.store.lines import AcceptedLog, line_of_array, lines_of_logs
 from adbc_telemetry.collector.store.recent_ids import WINDOW_SECONDS, Generation, RecentIds, hash_id
 from adbc_telemetry.collector.store.retention import Retention, files_to_delete
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess
 
+_COMMIT_SECONDS: Final = 0.004
+"""From the beginning of a commit to that of the next one, at least."""
 _TICK_SECONDS: Final = 0.25
 _FIRST_FLUSH_SECONDS: Final = 2.0
 """Events are in a Parquet file after that, while the day's newest file is small."""
@@ -51,22 +54,6 @@ _COMPACTOR: Final = "adbc_telemetry.collector.store.compaction"
 
 _logger = logging.getLogger(__name__)
 T = TypeVar("T")
-
-
-class AcceptedLog(Protocol):
-    """A log that the intake has accepted."""
-
-    @property
-    def event_id(self) -> str:
-        """At most 128 characters."""
-
-    @property
-    def text(self) -> str:
-        """JSON, as it came."""
-
-    @property
-    def canonical(self) -> bytes | None:
-        """JSON in the wire's own form, if `text` is in another."""
 
 
 class StoreUnavailableError(Exception):
@@ -103,7 +90,8 @@ class _Group:
 
     def __init__(self) -> None:
         self.lines: list[bytes] = []
-        self.hashes: list[int] = []
+        self.hashes: set[int] = set()
+        self.events = 0
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A request may be given up while it waits; then the group's error has no reader, which is no fault.
         self.done.add_done_callback(lambda done: done.cancelled() or done.exception())
@@ -164,8 +152,12 @@ class Store:
             self._stop = asyncio.ensure_future(self._write_the_rest(time.monotonic() + timeout))
         await asyncio.shield(self._stop)
 
-    async def add(self, logs: Sequence[AcceptedLog]) -> Added:
+    async def add(self, logs: Sequence[AcceptedLog], array: bytes | None = None) -> Added:
         """Make the events of one request durable, each id once.
+
+        Args:
+            logs: the events.
+            array: the texts of all of them as a JSON array on one line, if there is one. It is written as it is.
 
         Raises:
             StoreUnavailableError: the disk is full or fails, or the store is stopping.
@@ -173,26 +165,26 @@ class Store:
         if self._stopping:
             raise StoreUnavailableError
         group = self._group
-        head = b'{"received_us":%d,"log":' % _now_us()
         hashes = [hash_id(log.event_id) for log in logs]
         known = self._ids.known(hashes)
+        fresh = []
         waits_for = set()
-        new = 0
         for number, log in zip(hashes, logs, strict=True):
             if number in known:
                 continue
-            under_way = self._pending.get(number)
-            if under_way is not None:
-                waits_for.add(under_way)  # it was sent twice; it is not durable before the first one is
-                continue
-            self._pending[number] = group
-            group.hashes.append(number)
-            canonical = b"" if log.canonical is None else b',"canonical":' + log.canonical
-            group.lines.append(head + _encode(log.text) + canonical + b"}\n")
-            new += 1
-        if new:
-            waits_for.add(group)
+            under_way = self._pending.setdefault(number, group)
+            waits_for.add(under_way)
+            if under_way is group and number not in group.hashes:
+                group.hashes.add(number)
+                fresh.append(log)
+        if fresh:
+            if array is not None and len(fresh) == len(logs):
+                group.lines.append(line_of_array(array, _now_us()))
+            else:
+                group.lines.extend(lines_of_logs(fresh, _now_us()))
+            group.events += len(fresh)
             self._wake.set()
+        new = len(fresh)
         for each in waits_for:
             # Shielded: a request that is given up must not cancel the others of its group.
             await asyncio.shield(each.done)
@@ -301,7 +293,11 @@ class Store:
             self._wake.clear()
             group, self._group = self._group, _Group()
             if group.lines:
+                began = time.monotonic()
                 await self._commit(group)
+                # Under load, more requests share a commit. A request that comes alone does not wait.
+                if not self._stopping:
+                    await asyncio.sleep(max(0.0, began + _COMMIT_SECONDS - time.monotonic()))
             elif self._stopping:
                 return
             if self._stopping:
@@ -326,7 +322,7 @@ class Store:
                 self._commit_error = None
                 _logger.warning("%s can be written again.", self.path)
             self._last_commit = time.monotonic()
-            self._events += len(group.lines)
+            self._events += group.events
             self._ids.add(group.hashes)
             self._forget_pending(group)
             group.done.set_result(None)
@@ -468,9 +464,6 @@ class Store:
         if now >= self._quiet_until.get(subject, 0.0):
             self._quiet_until[subject] = now + 60.0
             _logger.error("%s", sentence)
-
-
-_encode: Final = msgspec.json.Encoder().encode
 
 
 async def _in_thread(function: Callable[..., T], *arguments: Any) -> T:

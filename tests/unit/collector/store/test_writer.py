@@ -323,3 +323,36 @@ def test_compaction_is_tried_again_after_its_process_has_died(
 
     asyncio.run(scenario())
     assert counts(path) == (2, 2)
+
+
+def array_of(logs: list[Log]) -> bytes:
+    return json.dumps([log.text for log in logs]).encode()
+
+
+def test_an_array_of_logs_becomes_a_row_for_each(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    logs = stored_logs(3)
+
+    async def scenario() -> None:
+        async with running_store(path) as store:
+            assert await store.add(logs, array_of(logs)) == Added(3, 0)
+            (segment,) = (path / "journal").iterdir()
+            assert len(segment.read_bytes().splitlines()) == 1
+            assert sorted(events_in(path, "log")) == sorted((log.text,) for log in logs)
+        assert sorted(events_in(path, "event_id, log")) == sorted((log.event_id, log.text) for log in logs)
+
+    asyncio.run(scenario())
+
+
+def test_an_array_with_a_known_log_is_not_written_whole(tmp_path: Path) -> None:
+    path = tmp_path / "store"
+    logs = stored_logs(3)
+
+    async def scenario() -> None:
+        async with running_store(path) as store:
+            await store.add(logs[:1])
+            assert await store.add(logs, array_of(logs)) == Added(2, 1)
+            assert await store.add(logs[:2] * 2, array_of(logs[:2] * 2)) == Added(0, 4)
+
+    asyncio.run(scenario())
+    assert counts(path) == (3, 3)
