@@ -116,7 +116,7 @@ def test_an_event_a_report_and_the_status(client: TestClient) -> None:
     assert client.get("/api/event?id=known").json()["log"] == "{}"
     assert client.get("/api/event?id=unknown").status_code == 404
     assert client.get("/api/report?by=driver").json()["events"] == 1
-    assert client.get("/api/report?format=csv").text.splitlines()[1] == "A,,1,0,1.0,1.0,1.0"
+    assert client.get("/api/report?format=csv").text.splitlines()[1] == "A,,1,0,1,1,1"
     assert client.get("/api/status").json()["refused"] == {"not JSON": 3}
     assert client.get("/api/status?format=csv").text.split() == [
         "name,value",
