@@ -196,7 +196,7 @@ def _exact(
                 f"{', '.join(f'nullif({name}, {quoted(str())})' for name in columns)}, count(*), "
                 f"count(nullif(error_name, '')), quantile_cont(operation_latency_ms, 0.5), "
                 f"quantile_cont(operation_latency_ms, 0.95), quantile_cont(operation_latency_ms, 0.99)",
-                f"GROUP BY ALL ORDER BY count(*) DESC, {', '.join(str(n + 1) for n in range(len(columns)))}",
+                f"GROUP BY ALL ORDER BY count(*) DESC, {', '.join(f'{n + 1} NULLS FIRST' for n in range(len(columns)))}",
             )
         ]
 

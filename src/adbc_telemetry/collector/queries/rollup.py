@@ -153,14 +153,14 @@ def pack(rollup: Rollup) -> bytes:
     return file.getvalue()
 
 
-def unpack(content: Any) -> Rollup:
+def unpack(content: bytes) -> Rollup:
     """The rollup in a file.
 
     Raises:
         ValueError: there is none.
     """
     try:
-        with np.load(content, allow_pickle=False) as arrays:
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in Rollup._fields}
         found["names"] = tuple(json.loads(found["names"].tobytes()))
         return Rollup(**found)

@@ -7,7 +7,6 @@ of its file, and a rollup that is lost or damaged is made anew.
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 from collections import OrderedDict
 from collections.abc import Iterator
@@ -135,7 +134,7 @@ class Rollups:
     def _find(self, name: str) -> Rollup | None:
         with contextlib.suppress(OSError, ValueError):
             packed = self._in_memory.get(name)
-            return unpack(io.BytesIO(packed) if packed is not None else self._path(name))
+            return unpack(packed if packed is not None else self._path(name).read_bytes())
         return None
 
     def _make(self, state: FileState) -> Rollup:
