@@ -10,13 +10,13 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Final
 
 from msgspec import to_builtins
 from starlette.applications import Starlette
-from starlette.concurrency import run_in_threadpool
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -75,7 +75,8 @@ class Application:
         self._flags = flags
         self._connections = connections
         self._account = IntakeAccount()
-        self._large_bodies = asyncio.Semaphore(1)
+        # Always the same thread: the C library keeps freed memory apart for each thread, up to 10 MB here.
+        self._large_bodies = ThreadPoolExecutor(1, thread_name_prefix="adbc-telemetry-large-bodies")
         routes = Starlette(
             routes=[
                 Route("/telemetry-ext", self._collect, methods=["POST"]),
@@ -105,6 +106,7 @@ class Application:
         try:
             yield
         finally:
+            self._large_bodies.shutdown(wait=False, cancel_futures=True)
             await self._queries.close()
             await self._store.stop()
 
@@ -130,8 +132,9 @@ class Application:
             if len(body) < _LARGE_BODY and not encoding:
                 intake = read_request(body)
             else:
-                async with self._large_bodies:
-                    intake = await run_in_threadpool(_open, body, encoding, hold)
+                intake = await asyncio.get_running_loop().run_in_executor(
+                    self._large_bodies, _open, body, encoding, hold
+                )
             del body
             return await self._keep(intake)
         except RefusedBody as refusal:

@@ -11,6 +11,8 @@ from starlette.requests import Request
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """The largest body, as it comes over the wire and decompressed."""
 _PIECE: Final = 256 * 1024
+_WINDOW: Final = 64 * 1024
+_MAX_MEMBERS: Final = 1000
 _GZIP: Final = 31  # zlib's number for a gzip header and the largest window
 
 
@@ -65,23 +67,32 @@ def decompressed(body: bytes, encoding: str, hold: Callable[[int], None]) -> byt
         raise RefusedBody(415, "The body's encoding must be gzip or identity.")
     pieces = []
     size = 0
-    rest = body
+    stream = zlib.decompressobj(_GZIP)
+    members = 1
+    position = 0
     try:
-        while rest:  # a gzip body may have several members
-            stream = zlib.decompressobj(_GZIP)
-            while not stream.eof:
-                piece = stream.decompress(rest, _PIECE)
-                rest = stream.unconsumed_tail
-                size += len(piece)
-                if size > MAX_BODY_BYTES:
-                    raise _too_large()
-                if not piece and not rest and not stream.eof:
-                    raise RefusedBody(400, "The gzip body is incomplete.")
-                hold(len(piece))
-                pieces.append(piece)
-            rest = stream.unused_data
+        while position < len(body) or stream.unconsumed_tail:
+            if stream.eof:  # a gzip body may have several members
+                members += 1
+                if members > _MAX_MEMBERS:
+                    raise RefusedBody(400, f"The gzip body has more than {_MAX_MEMBERS} members; send one.")
+                stream = zlib.decompressobj(_GZIP)
+            # zlib copies what it leaves over. So it gets a little at a time: with the whole body, many small members
+            # would take hours.
+            window = stream.unconsumed_tail or body[position : position + _WINDOW]
+            if not stream.unconsumed_tail:
+                position += len(window)
+            piece = stream.decompress(window, _PIECE)
+            position -= len(stream.unused_data)
+            size += len(piece)
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+            hold(len(piece))
+            pieces.append(piece)
     except zlib.error:
         raise RefusedBody(400, "The body is not gzip.") from None
+    if body and not stream.eof:
+        raise RefusedBody(400, "The gzip body is incomplete.")
     return b"".join(pieces)
 
 
