@@ -356,3 +356,22 @@ def test_an_array_with_a_known_log_is_not_written_whole(tmp_path: Path) -> None:
 
     asyncio.run(scenario())
     assert counts(path) == (3, 3)
+
+
+@pytest.mark.parametrize(
+    "text", ["a\x00b", "\ud7ff", "\U0001f600", "x" * 100_000, "\x01\x1f", "'\"\\", "\u2028", "\ufffe", ""]
+)
+def test_text_of_any_kind_comes_back_as_it_was(tmp_path: Path, text: str) -> None:
+    logs = [stored_log(session_id=text)]
+
+    async def scenario() -> None:
+        async with running_store(tmp_path / "store") as store:
+            await store.add(logs)
+            logs.append(stored_log(session_id=text))
+            await store.add(logs[1:], array_of(logs[1:]))
+            assert events_in(tmp_path / "store", "session_id") == [(text,), (text,)]
+
+    asyncio.run(scenario())
+    assert sorted(events_in(tmp_path / "store", "session_id, log")) == sorted(
+        (text, log.text) for log in logs
+    )
