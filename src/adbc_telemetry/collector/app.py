@@ -33,8 +33,9 @@ from adbc_telemetry.collector.metrics import CONTENT_TYPE, render_metrics
 from adbc_telemetry.collector.page.routes import page_routes
 from adbc_telemetry.collector.queries.service import QueryService
 from adbc_telemetry.collector.serving.admission import AdmissionControl
+from adbc_telemetry.collector.store.commits import StoreUnavailableError
 from adbc_telemetry.collector.store.reader import ReadOnlyStore
-from adbc_telemetry.collector.store.writer import Store, StoreUnavailableError
+from adbc_telemetry.collector.store.writer import Store
 from adbc_telemetry.core.version import __version__
 
 MAX_REQUESTS: Final = 256

@@ -10,8 +10,8 @@ from contextlib import suppress
 from functools import partial
 from typing import Final
 
+from adbc_telemetry.collector.rarely import RareLog
 from adbc_telemetry.collector.serving.answers import raw_answer
-from adbc_telemetry.collector.serving.rarely import RareLog
 
 _AT_ONCE: Final = 64
 """Connections accepted in a row before the loop turns to those that are there."""

@@ -18,12 +18,12 @@ from typing import Any, Final
 from uvicorn import Config
 from uvicorn.server import ServerState
 
+from adbc_telemetry.collector.rarely import RareLog
 from adbc_telemetry.collector.serving.acceptor import Acceptor
 from adbc_telemetry.collector.serving.asgi import ASGIApp
 from adbc_telemetry.collector.serving.connection import Connection
 from adbc_telemetry.collector.serving.lifespan import Lifespan, StartupFailed
 from adbc_telemetry.collector.serving.limits import ServingLimits, connection_limit
-from adbc_telemetry.collector.serving.rarely import RareLog
 from adbc_telemetry.collector.serving.shield import AccessLog, Shield
 
 _NAME: Final = "adbc-telemetry-collector"

@@ -9,9 +9,9 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
+from adbc_telemetry.collector.rarely import RareLog
 from adbc_telemetry.collector.serving.answers import send_answer
 from adbc_telemetry.collector.serving.asgi import ASGIApp, Message, Receive, Scope, Send
-from adbc_telemetry.collector.serving.rarely import RareLog
 
 _OTHER: Final = "(other)"
 

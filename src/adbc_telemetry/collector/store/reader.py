@@ -6,14 +6,11 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from adbc_telemetry.collector.store.commits import Added, StoreUnavailableError
+from adbc_telemetry.collector.store.disk import measure
 from adbc_telemetry.collector.store.layout import open_store
 from adbc_telemetry.collector.store.lines import AcceptedLog
-from adbc_telemetry.collector.store.writer import (
-    Added,
-    StoreHealth,
-    StoreUnavailableError,
-    measure,
-)
+from adbc_telemetry.collector.store.writer import StoreHealth
 
 
 class ReadOnlyStore:

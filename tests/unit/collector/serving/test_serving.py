@@ -16,7 +16,7 @@ pytest.importorskip("httptools")
 
 from adbc_telemetry.collector.serving import BackgroundServer, ServingLimits
 from adbc_telemetry.collector.serving.limits import connection_limit
-from adbc_telemetry.collector.serving.rarely import RareLog
+from adbc_telemetry.collector.rarely import RareLog
 from support.serving import ProbeApp, get, log_text, post, request_head, serving
 from support.waiting import wait_until
 

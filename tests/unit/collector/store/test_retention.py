@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("starlette")
 
-from adbc_telemetry.collector.store import writer as writer_module
+from adbc_telemetry.collector.store import moving
 from adbc_telemetry.collector.store.layout import StoreFolder, create_store
 from adbc_telemetry.collector.store.retention import Retention, files_to_delete
 from support.stores import events_in, parquet_files, running_store, stored_logs, until
@@ -44,8 +44,8 @@ def test_the_oldest_files_are_deleted_while_the_store_is_too_large(tmp_path: Pat
 def test_a_running_store_deletes_what_is_too_old_and_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_FIRST_FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "_RETENTION_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "FIRST_FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "RETENTION_SECONDS", 0.05)
     path = tmp_path / "store"
 
     async def scenario() -> None:

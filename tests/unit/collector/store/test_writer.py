@@ -15,9 +15,9 @@ import pytest
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
-from adbc_telemetry.collector.store import writer as writer_module  # noqa: E402
+from adbc_telemetry.collector.store import moving  # noqa: E402
+from adbc_telemetry.collector.store.commits import Added, StoreUnavailableError  # noqa: E402
 from adbc_telemetry.collector.store.journal import Journal  # noqa: E402
-from adbc_telemetry.collector.store.writer import Added, StoreUnavailableError  # noqa: E402
 from support.stores import (  # noqa: E402
     Log,
     events_in,
@@ -202,8 +202,8 @@ def test_a_store_that_stops_takes_nothing_more_and_leaves_only_parquet_files(tmp
 def test_other_tools_see_events_after_seconds_and_never_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_FIRST_FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "_TICK_SECONDS", 0.01)
+    monkeypatch.setattr(moving, "FIRST_FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "TICK_SECONDS", 0.01)
     path = tmp_path / "store"
 
     def seen() -> list[str]:
@@ -237,7 +237,7 @@ def test_a_journal_that_was_compacted_but_not_deleted_is_not_read_twice(tmp_path
             await store.add(stored_logs(3))
             store._journal.close_segment()
             left_behind[:] = [(each, each.read_bytes()) for each in (path / "journal").iterdir()]
-            store._closed_segments = store._folder.segments()
+            store._moving.closed = store._folder.segments()
 
     async def restart() -> None:
         async with running_store(path):
@@ -306,8 +306,8 @@ def test_a_damaged_line_costs_no_other_event(tmp_path: Path, caplog: pytest.LogC
 def test_compaction_is_tried_again_after_its_process_has_died(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(writer_module, "_FIRST_FLUSH_SECONDS", 0.05)
-    monkeypatch.setattr(writer_module, "_RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "FIRST_FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "RETRY_SECONDS", 0.05)
     path = tmp_path / "store"
 
     async def scenario() -> None:
