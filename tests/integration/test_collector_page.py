@@ -22,16 +22,16 @@ pytest.importorskip("duckdb")
 pytest.importorskip("plotly")
 playwright_api = pytest.importorskip("playwright.sync_api")
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+import uvicorn  # noqa: E402
+from starlette.applications import Starlette  # noqa: E402
+from starlette.middleware import Middleware  # noqa: E402
+from starlette.middleware.base import BaseHTTPMiddleware  # noqa: E402
+from starlette.requests import Request  # noqa: E402
+from starlette.responses import JSONResponse, Response  # noqa: E402
 
-from adbc_telemetry.collector.page.routes import page_routes
-from adbc_telemetry.collector.queries.service import QueryService
-from support.event_stores import EventStore, an_event
+from adbc_telemetry.collector.page.routes import page_routes  # noqa: E402
+from adbc_telemetry.collector.queries.service import QueryService  # noqa: E402
+from support.event_stores import EventStore, an_event  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
