@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test quick check faults coverage pythons lint format bench chart clean
+.PHONY: demo test quick check faults coverage pythons lint format bench chart pictures clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -96,6 +96,10 @@ bench: $(BENCH_STAMP)
 # The picture alone, from the run that is there.
 chart: $(BENCH_STAMP)
 	$(BENCH_VENV)/bin/python benchmarks/chart.py docs/performance.json docs/performance.svg
+
+# The page, as the documentation shows it.
+pictures: $(STAMP)
+	PYTHONPATH=tests $(BIN)/python tests/page_pictures.py docs
 
 clean:
 	rm -rf $(VENV) $(VENV)-* $(BENCH_VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -5,14 +5,10 @@ Skipped where there is no Chromium; it is not downloaded.
 
 from __future__ import annotations
 
-import contextlib
 import random
 import re
-import shutil
-import socket
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,21 +18,11 @@ pytest.importorskip("duckdb")
 pytest.importorskip("plotly")
 playwright_api = pytest.importorskip("playwright.sync_api")
 
-import uvicorn
-from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.base import BaseHTTPMiddleware
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
-
-from adbc_telemetry.collector.page.routes import page_routes
-from adbc_telemetry.collector.queries.service import QueryService
-from support.event_stores import EventStore, an_event
+from support.event_stores import EventStore, an_event  # noqa: E402
+from support.page_server import CHROMIUM, READY, PageServer  # noqa: E402
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, BrowserContext, Page
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 
 pytestmark = [
     pytest.mark.skipif(
@@ -45,7 +31,6 @@ pytestmark = [
     pytest.mark.timeout(180),
 ]
 
-READY = '#figures[aria-busy="false"]'
 STATUS: dict[str, object] = {
     "version": "1.2.3",
     "started_at": "2026-03-01T12:00:00Z",
@@ -54,47 +39,6 @@ STATUS: dict[str, object] = {
     "unknown_fields": {"entry.sql_driver_log.a_new_field": 12},
 }
 HOSTILE = '<img src=x onerror="document.title=1"><b>bold</b>'
-
-
-class PageServer:
-    """The page's routes over a store, on a port of its own."""
-
-    def __init__(self, store: EventStore, token: str | None = None) -> None:
-        self.store = store
-        self.token = token
-        self.status = dict(STATUS)
-        queries = QueryService(store.path, prepare=False)
-
-        @contextlib.asynccontextmanager
-        async def lifespan(app: Starlette) -> Any:
-            yield
-            await queries.close()
-
-        app = Starlette(
-            routes=page_routes(queries, lambda: self.status),
-            lifespan=lifespan,
-            middleware=[Middleware(BaseHTTPMiddleware, dispatch=self._check)],
-        )
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self._server = uvicorn.Server(uvicorn.Config(app, log_level="error", ws="none"))
-        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._listener]})
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-
-    async def _check(self, request: Request, call_next: Callable[[Request], Any]) -> Response:
-        is_open = self.token is None or not request.url.path.startswith("/api/")
-        if is_open or request.headers.get("authorization") == f"Bearer {self.token}":
-            answer: Response = await call_next(request)
-            return answer
-        return JSONResponse({"error": "Give the collector's token."}, 401)
-
-    def __enter__(self) -> PageServer:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._server.should_exit = True
-        self._thread.join()
-        self._listener.close()
 
 
 def fill(store: EventStore) -> None:
@@ -124,7 +68,7 @@ def empty(tmp_path: Path) -> EventStore:
 @pytest.fixture
 def server(empty: EventStore) -> Iterator[PageServer]:
     fill(empty)
-    with PageServer(empty) as running:
+    with PageServer(empty, STATUS) as running:
         yield running
 
 
@@ -199,7 +143,7 @@ def violations(page: Page) -> list[str]:
     from axe_playwright_python.sync_playwright import Axe
 
     found = Axe().run(page).response["violations"]
-    return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found]
+    return [f"{each['id']}: {node['html'][:200]}" for each in found for node in each["nodes"]]
 
 
 def test_the_first_screen_shows_all_panels(watched: Watched) -> None:
@@ -394,7 +338,7 @@ def test_the_keyboard_reaches_each_control_and_its_place_is_seen(watched: Watche
 def test_an_empty_collector_says_how_to_send_a_first_event(
     context: BrowserContext, empty: EventStore
 ) -> None:
-    with PageServer(empty) as server:
+    with PageServer(empty, STATUS) as server:
         watched = Watched(context, server.url)
         page = watched.open()
         page.wait_for_selector("#welcome:not([hidden])")
@@ -412,7 +356,7 @@ def test_an_empty_collector_says_how_to_send_a_first_event(
 
 def test_a_collector_with_a_token_is_asked_for_it(context: BrowserContext, empty: EventStore) -> None:
     fill(empty)
-    with PageServer(empty, token="a secret") as server:
+    with PageServer(empty, STATUS, token="a secret") as server:
         watched = Watched(context, server.url)
         page = watched.page
         page.goto(server.url)
@@ -452,5 +396,5 @@ def test_a_collector_that_stops_is_reported_and_found_again(
 def test_problems_of_the_store_are_shown(watched: Watched, server: PageServer) -> None:
     server.status["store"] = {"problems": ["The disk is full; make room."]}
     page = watched.open()
-    page.wait_for_function("document.querySelector('#health').textContent === 'Not well'")
+    page.wait_for_selector("#health:text-is('Not well')")
     assert "The disk is full" in page.locator("#store").inner_text()

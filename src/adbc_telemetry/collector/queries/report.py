@@ -183,6 +183,7 @@ def _exact(
 
     def groups(by: str) -> list[GroupRow]:
         columns = [COLUMN_OF[name] for name in _GROUPED_BY[by]]
+        order = ", ".join(f"{place + 1} NULLS FIRST" for place in range(len(columns)))
         return [
             GroupRow(
                 values=list(row[: len(columns)]),
@@ -196,7 +197,7 @@ def _exact(
                 f"{', '.join(f'nullif({name}, {quoted(str())})' for name in columns)}, count(*), "
                 f"count(nullif(error_name, '')), quantile_cont(operation_latency_ms, 0.5), "
                 f"quantile_cont(operation_latency_ms, 0.95), quantile_cont(operation_latency_ms, 0.99)",
-                f"GROUP BY ALL ORDER BY count(*) DESC, {', '.join(f'{n + 1} NULLS FIRST' for n in range(len(columns)))}",
+                f"GROUP BY ALL ORDER BY count(*) DESC, {order}",
             )
         ]
 

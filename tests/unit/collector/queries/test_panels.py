@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("duckdb")
 
 from adbc_telemetry.collector.queries.events import where
-from adbc_telemetry.collector.queries.filters import COLUMN_OF, Filter
+from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.panels import Panel, time_text
 from adbc_telemetry.collector.queries.questions import Questions
 from adbc_telemetry.collector.store.compaction import connect

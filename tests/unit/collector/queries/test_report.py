@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime, timezone
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,6 +15,10 @@ from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.report import ErrorRow, GroupRow, OperationRow, build_report
 from adbc_telemetry.collector.store.layout import StoreError
 from support.event_stores import NOON, EventStore, an_event
+
+
+def approximately(milliseconds: float) -> Any:
+    return pytest.approx(milliseconds, abs=0.05)
 
 
 @pytest.fixture
@@ -49,8 +54,8 @@ def test_a_report_counts_what_the_store_holds(store: EventStore) -> None:
             count=4,
             errors=0,
             p50_ms=15,
-            p95_ms=pytest.approx(29.35),
-            p99_ms=pytest.approx(30.67),
+            p95_ms=approximately(29.35),
+            p99_ms=approximately(30.67),
         ),
         OperationRow(
             operation_type="CREATE_SESSION",
@@ -87,8 +92,8 @@ def test_groups_are_what_the_report_is_grouped_by(
             count=3,
             errors=0,
             p50_ms=20,
-            p95_ms=pytest.approx(29.9),
-            p99_ms=pytest.approx(30.8, abs=0.05),
+            p95_ms=approximately(29.9),
+            p99_ms=approximately(30.8),
         ),
         GroupRow(values=[None, "1.0"], count=1, errors=0, p50_ms=5, p95_ms=5, p99_ms=5),
         GroupRow(values=["another", "1.0"], count=1, errors=1, p50_ms=None, p95_ms=None, p99_ms=None),

@@ -17,6 +17,7 @@ pytest.importorskip("duckdb")
 from adbc_telemetry.collector.queries import service as module
 from adbc_telemetry.collector.queries.filters import Filter
 from adbc_telemetry.collector.queries.service import QueriesUnavailable, QueryService
+from adbc_telemetry.collector.workers import WorkerProcess
 from support.event_stores import NOON, EventStore, an_event
 
 pytestmark = pytest.mark.slow
@@ -48,14 +49,14 @@ class Calls:
         self.number = 0
         self.gate = asyncio.Event()
         self.gate.set()
-        real = module.WorkerProcess.call
+        real = WorkerProcess.call
 
         async def call(worker: Any, *arguments: Any, **parameters: Any) -> Any:
             self.number += 1
             await self.gate.wait()
             return await real(worker, *arguments, **parameters)
 
-        monkeypatch.setattr(module.WorkerProcess, "call", call)
+        monkeypatch.setattr(WorkerProcess, "call", call)
 
 
 def test_answers_come_from_another_process_that_gives_way(store: EventStore) -> None:

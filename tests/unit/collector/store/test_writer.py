@@ -161,7 +161,10 @@ def test_what_could_not_be_written_is_no_duplicate_when_it_comes_again(
 
     asyncio.run(scenario())
     assert counts(tmp_path / "store") == (3, 3)
-    assert [record.levelname for record in caplog.records] == ["WARNING", "WARNING"]  # one line each, not three
+    assert [record.levelname for record in caplog.records] == [
+        "WARNING",
+        "WARNING",
+    ]  # one line each, not three
 
 
 def test_a_request_that_is_given_up_takes_no_other_with_it(
