@@ -135,5 +135,5 @@ def test_the_first_result_appears_even_if_the_collector_starts_late(tmp_path: Pa
         timeout=60,  # includes the collector, which inherits the pipes
     )
     assert (result.returncode, result.stderr) == (0, "")
-    assert f"collecting on http://127.0.0.1:{port} into telemetry.duckdb\n" in result.stdout
+    assert f"collecting on http://127.0.0.1:{port} into telemetry\n" in result.stdout
     assert re.search(r"^events +3 *$", result.stdout, re.M)

@@ -111,7 +111,7 @@ function showControls() {
     return element("button", {
       type: "button", class: "chip", "aria-label": `Remove the filter ${views.DIMENSIONS[name]}: ${label}`,
       onclick: () => { views.removeFilter(name); $("main").focus(); },
-    }, element("b", {}, views.DIMENSIONS[name]), label);
+    }, element("strong", {}, views.DIMENSIONS[name]), label);
   });
   if (chips.length > 1) chips.push(element("button", { type: "button", onclick: () => { views.show({ filters: {} }); $("main").focus(); } }, "Clear all"));
   $("filters").replaceChildren(...chips);
