@@ -79,7 +79,7 @@ def main(docs: Path) -> None:
 def a_day(rng: random.Random) -> list[dict[str, Any]]:
     """Busier by day than by night, with an hour in which one host does not answer."""
     now = time.time()
-    events: list[bytes] = []
+    events: list[dict[str, Any]] = []
     while len(events) < EVENTS:
         ago = rng.random() * DAY
         hours = (now - ago) % DAY / 3600

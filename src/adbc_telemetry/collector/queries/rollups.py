@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,6 +22,8 @@ from adbc_telemetry.collector.store.lines import journal_sql
 from adbc_telemetry.collector.store.snapshot import FileState, Snapshot, files_sql
 
 _ENDING: Final = ".npz"
+_PART_SECONDS: Final = 60.0
+"""A part that is older was left behind by a process that was ended."""
 _KEPT_BYTES: Final = 32 * 1024 * 1024
 """Rollups in memory, of a store that cannot be written."""
 
@@ -128,7 +131,9 @@ class Rollups:
             del self._in_memory[name]
         with contextlib.suppress(OSError):  # the store may be one that this user cannot write
             for entry in os.scandir(self._folder.rollups):
-                if entry.name.endswith(_ENDING) and entry.name not in names:
+                # A part that is young may be one that another process is writing.
+                is_part = not entry.name.endswith(_ENDING)
+                if entry.name not in names and not (is_part and _is_young(entry)):
                     os.unlink(entry.path)
 
     def _find(self, name: str) -> Rollup | None:
@@ -155,6 +160,10 @@ class Rollups:
 
     def _path(self, name: str) -> Path:
         return self._folder.rollups / name
+
+
+def _is_young(entry: os.DirEntry[str]) -> bool:
+    return time.time() - entry.stat().st_mtime < _PART_SECONDS
 
 
 def _name(state: FileState) -> str:

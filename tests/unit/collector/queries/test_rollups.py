@@ -79,6 +79,15 @@ def test_a_store_that_cannot_be_written_is_counted_in_memory(
     assert rollups(store) == []
 
 
+def test_what_a_process_that_was_ended_left_behind_is_deleted(store: EventStore) -> None:
+    old, young = (store.folder.rollups / name for name in ("1.npz.123", "2.npz.124"))
+    for part in (old, young):
+        part.write_bytes(b"")
+    os.utime(old, (1, 1))
+    assert events_of(Questions(store.path)) == 0
+    assert rollups(store) == [young.name]
+
+
 def test_preparing_leaves_the_newest_file_which_will_be_written_anew(store: EventStore) -> None:
     for _ in range(3):
         store.add_file([an_event()])

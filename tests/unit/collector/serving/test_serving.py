@@ -14,9 +14,9 @@ import pytest
 pytest.importorskip("uvicorn")
 pytest.importorskip("httptools")
 
+from adbc_telemetry.collector.rarely import RareLog
 from adbc_telemetry.collector.serving import BackgroundServer, ServingLimits
 from adbc_telemetry.collector.serving.limits import connection_limit
-from adbc_telemetry.collector.rarely import RareLog
 from support.serving import ProbeApp, get, log_text, post, request_head, serving
 from support.waiting import wait_until
 

@@ -68,9 +68,12 @@ export function facts(list, entries) {
   ]));
 }
 
+// From this share of errors on, a row is marked: some statements always fail.
+const NOTABLE = 0.05;
+
 export const FIGURES = (index) => [
   { head: "Events", kind: "number", cell: (row) => text.count(row[index.events]) },
-  { head: "Errors", kind: "number", cell: (row) => text.share(row[index.errors], row[index.events]), failed: (row) => row[index.errors] > 0 },
+  { head: "Errors", kind: "number", cell: (row) => text.share(row[index.errors], row[index.events]), failed: (row) => row[index.errors] > NOTABLE * row[index.events] },
   { head: "p50 ms", kind: "number", cell: (row) => text.latency(row[index.p50_ms]) },
   { head: "p95 ms", kind: "number", cell: (row) => text.latency(row[index.p95_ms]) },
   { head: "p99 ms", kind: "number", cell: (row) => text.latency(row[index.p99_ms]) },

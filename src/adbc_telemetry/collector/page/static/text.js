@@ -12,7 +12,7 @@ const exact = new Intl.DateTimeFormat(undefined, {
 const NONE = "–";
 
 export const count = (value) => (value == null ? NONE : whole.format(value));
-export const compact = (value) => (value == null ? NONE : Math.abs(value) < 10_000 ? whole.format(value) : short.format(value));
+export const compact = (value) => (value == null ? NONE : value < 1_000_000 ? whole.format(value) : short.format(value));
 export const share = (part, all) => (all ? percent.format(part / all) : NONE);
 export const minute = (iso) => (iso == null ? NONE : dayAndTime.format(new Date(iso)));
 export const second = (iso) => (iso == null ? NONE : exact.format(new Date(iso)));
