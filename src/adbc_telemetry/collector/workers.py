@@ -76,6 +76,8 @@ class WorkerProcess:
         Raises:
             WorkerError: the call failed or took too long, or the process died.
         """
+        if self._closed:
+            raise WorkerError("the collector is stopping")
         message = msgspec.json.encode(_Call(method, parameters))
         answer = await asyncio.get_running_loop().run_in_executor(
             self._thread, self._exchange, message, timeout
