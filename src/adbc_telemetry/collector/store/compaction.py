@@ -22,7 +22,8 @@ from adbc_telemetry.collector.store.snapshot import files_sql, last_segment, rea
 
 _MEMORY_LIMIT: Final = "180MB"
 _ROW_GROUP: Final = 20_480
-"""Rows that DuckDB holds in memory before it writes them."""
+"""Rows that DuckDB holds in memory before it writes them, unless they take more than `_ROW_GROUP_BYTES`."""
+_ROW_GROUP_BYTES: Final = "8MB"
 _FETCHED: Final = 10_000
 
 
@@ -73,7 +74,7 @@ class Compactor:
         events = f"{files_sql([Path(target)])} UNION ALL {new_events}" if merge else new_events
         self._connection.execute(
             f"COPY ({events}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP}, KV_METADATA {{last_segment: '{last}'}})"
+            f"ROW_GROUP_SIZE {_ROW_GROUP}, ROW_GROUP_SIZE_BYTES '{_ROW_GROUP_BYTES}', KV_METADATA {{last_segment: '{last}'}})"
         )
 
     def describe(self, path: str) -> tuple[int, int]:

@@ -129,7 +129,9 @@ class Moving:
     async def _compact(self) -> None:
         """Turn the oldest closed segments of one day into a Parquet file."""
         day = self.closed[0].day
-        segments = [each for each in self.closed[:_MOST_TOGETHER] if each.day == day]
+        # After a failure one at a time: one segment that cannot be compacted must not keep the others from it.
+        most = _MOST_TOGETHER if self.failed_at is None else 1
+        segments = [each for each in self.closed[:most] if each.day == day]
         merge = (
             self._newest is not None
             and self._newest.day == day
