@@ -74,7 +74,8 @@ class Compactor:
         events = f"{files_sql([Path(target)])} UNION ALL {new_events}" if merge else new_events
         self._connection.execute(
             f"COPY ({events}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP}, ROW_GROUP_SIZE_BYTES '{_ROW_GROUP_BYTES}', KV_METADATA {{last_segment: '{last}'}})"
+            f"ROW_GROUP_SIZE {_ROW_GROUP}, ROW_GROUP_SIZE_BYTES '{_ROW_GROUP_BYTES}', "
+            f"KV_METADATA {{last_segment: '{last}'}})"
         )
 
     def describe(self, path: str) -> tuple[int, int]:
