@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import shutil
@@ -402,8 +403,15 @@ class Store:
 
     async def _compact(self) -> None:
         """Turn the oldest closed segments of one day into a Parquet file."""
+        if self._compaction_failed_at is not None:
+            await self._pass_over_compacted()
+            if not self._closed_segments:
+                return
         day = self._closed_segments[0].day
-        segments = [each for each in self._closed_segments[:_MOST_TOGETHER] if each.day == day]
+        # Only up to the first one of another day: a clock that is set back must not pass over what lies between.
+        segments = list(
+            itertools.takewhile(lambda each: each.day == day, self._closed_segments[:_MOST_TOGETHER])
+        )
         merge = (
             self._newest is not None
             and self._newest.day == day
@@ -431,6 +439,26 @@ class Store:
         del self._closed_segments[: len(segments)]
         self._oldest_closed_at = time.monotonic()
         await self._on_disk(_unlink_all, [each.path for each in segments])
+
+    async def _pass_over_compacted(self) -> None:
+        """After a failure: the process may have ended between its work and its answer.
+
+        The same segments may get another target now, so that its own look at the target does not find them.
+        """
+        if self._newest is None:
+            return
+        try:
+            self._newest_rows, last = await self._compactor.call(
+                tuple[int, int], "describe", timeout=_COMPACTION_TIMEOUT, path=str(self._newest.path)
+            )
+        except WorkerError:
+            self._newest = None  # it cannot be read: nothing is merged into it
+            return
+        done = [each for each in self._closed_segments if each.number <= last]
+        self._closed_segments = [each for each in self._closed_segments if each.number > last]
+        if not self._closed_segments:
+            self._compaction_failed_at = None
+        await self._on_disk(_unlink_all, [each.path for each in done])
 
     async def _compact_the_rest(self, deadline: float) -> None:
         while self._closed_segments and self._compaction_failed_at is None:
