@@ -7,7 +7,7 @@ from typing import Final
 MAX_EVENT_ID: Final = 128
 """Characters of an event's id."""
 MAX_LOG: Final = 1024 * 1024
-"""Characters of a log."""
+"""Bytes of a log, as UTF-8. Several times as many must be a line that the journal's reader takes."""
 
 INT32_MAX: Final = 2**31 - 1
 INT64_MAX: Final = 2**63 - 1

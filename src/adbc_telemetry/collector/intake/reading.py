@@ -72,9 +72,11 @@ def read_request(body: bytes) -> Intake:
             array = None
             refusals.append(Refusal(index, text.reason))
             continue
-        if len(text) > MAX_LOG:
+        if (
+            len(text) > MAX_LOG // 4 and len(text.encode()) > MAX_LOG
+        ):  # UTF-8 takes at most 4 bytes a character
             array = None
-            refusals.append(Refusal(index, f"larger than {MAX_LOG} characters"))
+            refusals.append(Refusal(index, f"larger than {MAX_LOG} bytes"))
             continue
         event_id = event_id_if_canonical(text)
         if event_id is not None:

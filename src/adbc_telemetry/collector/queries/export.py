@@ -13,7 +13,7 @@ from adbc_telemetry.collector.store.snapshot import read_consistently
 
 FileFormat = Literal["parquet", "csv", "jsonl"]
 _OPTIONS: Final[dict[FileFormat, str]] = {
-    "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480, ROW_GROUP_SIZE_BYTES '8MB'",
+    "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480, ROW_GROUP_SIZE_BYTES 16777216",
     "csv": "FORMAT csv, HEADER",
     "jsonl": "FORMAT json",
 }

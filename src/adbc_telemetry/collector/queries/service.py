@@ -134,7 +134,12 @@ class QueryService:
                 self._answers.popitem(last=False)
         self._answers.move_to_end(key)
         # Who asked may go away: the others wait for the same answer.
-        return await asyncio.shield(task)
+        try:
+            return await asyncio.shield(task)
+        finally:
+            # An event may take megabytes, and is hardly ever asked for twice.
+            if method == "event" and task.done():
+                self._answers.pop(key, None)
 
     async def _call(self, result_type: Any, method: str, parameters: dict[str, Any]) -> Any:
         self._waiting += 1

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,13 +18,16 @@ from adbc_telemetry.collector import workers
 from adbc_telemetry.collector.store.columns import quoted
 from adbc_telemetry.collector.store.layout import StoreFolder, fsync_folder
 from adbc_telemetry.collector.store.lines import journal_sql
-from adbc_telemetry.collector.store.recent_ids import hash_id
+from adbc_telemetry.collector.store.recent_ids import Hashes, hash_id
 from adbc_telemetry.collector.store.snapshot import files_sql, last_segment, read_consistently
 
 _MEMORY_LIMIT: Final = "180MB"
 _ROW_GROUP: Final = 20_480
-"""Rows that DuckDB holds in memory before it writes them, unless they take more than `_ROW_GROUP_BYTES`."""
-_ROW_GROUP_BYTES: Final = "8MB"
+"""Rows that DuckDB holds in memory before it writes them."""
+_ROW_GROUP_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of them, for logs that are far larger than usual: a reader holds a whole row group too."""
+_PIECE_BYTES: Final = 2 * 1024 * 1024
+"""Large logs take some 20 times their size while they are read, so they are read by so many bytes."""
 _FETCHED: Final = 10_000
 
 
@@ -56,12 +60,11 @@ class Compactor:
             return rows, False
         last = segments[-1][0]
         part = self._folder.tmp / "compaction.parquet"
-        damaged = False
+        old_events = [files_sql([Path(target)])] if merge else []
         try:
-            self._copy(journal_sql(paths, skip_damage=False), target, part, last, merge)
-        except duckdb.InvalidInputException:
-            damaged = True
-            self._copy(journal_sql(paths, skip_damage=True), target, part, last, merge)
+            damaged = self._copy_journal(paths, old_events, part, last)
+        except duckdb.OutOfMemoryException:
+            damaged = self._copy_by_pieces(paths, old_events, part, last)
         with open(part, "rb") as file:
             os.fsync(file.fileno())
         Path(target).parent.mkdir(exist_ok=True)
@@ -70,11 +73,37 @@ class Compactor:
         rows, _ = self.describe(target)
         return rows, damaged
 
-    def _copy(self, new_events: str, target: str, part: Path, last: int, merge: bool) -> None:
-        events = f"{files_sql([Path(target)])} UNION ALL {new_events}" if merge else new_events
+    def _copy_journal(
+        self, paths: Sequence[str | Path], old_events: list[str], part: Path, last: int
+    ) -> bool:
+        """Write old events and those of the journal; returns whether lines could not be read."""
+        try:
+            self._copy([*old_events, journal_sql(paths, skip_damage=False)], part, last)
+        except duckdb.InvalidInputException:
+            self._copy([*old_events, journal_sql(paths, skip_damage=True)], part, last)
+            return True
+        return False
+
+    def _copy_by_pieces(self, paths: Sequence[str], old_events: list[str], part: Path, last: int) -> bool:
+        """The same in little memory: without it, a few large logs would keep all others in the journal for ever."""
+        damaged = False
+        piece = self._folder.tmp / "piece.jsonl"
+        written: list[Path] = []
+        try:
+            for content in _pieces(paths):
+                piece.write_bytes(content)
+                written.append(self._folder.tmp / f"piece-{len(written)}.parquet")
+                damaged |= self._copy_journal([piece], [], written[-1], last)
+            self._copy([*old_events, files_sql(written)], part, last)
+        finally:
+            for each in (piece, *written):
+                each.unlink(missing_ok=True)
+        return damaged
+
+    def _copy(self, events: list[str], part: Path, last: int) -> None:
         self._connection.execute(
-            f"COPY ({events}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, COMPRESSION_LEVEL 1, "
-            f"ROW_GROUP_SIZE {_ROW_GROUP}, ROW_GROUP_SIZE_BYTES '{_ROW_GROUP_BYTES}', "
+            f"COPY ({' UNION ALL '.join(events)}) TO {quoted(part)} (FORMAT parquet, COMPRESSION zstd, "
+            f"COMPRESSION_LEVEL 1, ROW_GROUP_SIZE {_ROW_GROUP}, ROW_GROUP_SIZE_BYTES {_ROW_GROUP_BYTES}, "
             f"KV_METADATA {{last_segment: '{last}'}})"
         )
 
@@ -89,20 +118,32 @@ class Compactor:
     def collect_ids(self, since_us: int, target: str) -> int:
         """Write the hashes of the event ids that were received since a moment into a file; returns how many."""
 
-        def ids(snapshot: Any) -> list[int]:
+        def ids(snapshot: Any) -> list[Hashes]:
             cursor = self._connection.execute(
                 f"SELECT event_id FROM ({snapshot.events_sql()}) "
                 f"WHERE received_at >= make_timestamptz({since_us}) AND event_id IS NOT NULL"
             )
-            hashes: list[int] = []
+            hashes: list[
+                Hashes
+            ] = []  # arrays: an hour may hold many millions, and Python's integers are large
             while rows := cursor.fetchmany(_FETCHED):
-                hashes.extend(hash_id(event_id) for (event_id,) in rows)
+                hashes.append(np.array([hash_id(event_id) for (event_id,) in rows], dtype=np.uint64))
             return hashes
 
-        hashes = np.array(read_consistently(self._folder, self._connection, ids), dtype=np.uint64)
+        hashes = np.concatenate(
+            [np.empty(0, dtype=np.uint64), *read_consistently(self._folder, self._connection, ids)]
+        )
         hashes.sort()
         hashes.tofile(target)
         return len(hashes)
+
+
+def _pieces(paths: Sequence[str]) -> Iterator[bytes]:
+    """The lines of several files, some of them at a time."""
+    for path in paths:
+        with open(path, "rb") as file:
+            while lines := file.readlines(_PIECE_BYTES):
+                yield b"".join(lines)
 
 
 def connect(memory_limit: str, *, threads: int) -> duckdb.DuckDBPyConnection:

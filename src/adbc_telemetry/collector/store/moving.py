@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -128,10 +129,15 @@ class Moving:
 
     async def _compact(self) -> None:
         """Turn the oldest closed segments of one day into a Parquet file."""
+        if self.failed_at is not None:
+            await self._pass_over_compacted()
+            if not self.closed:
+                return
         day = self.closed[0].day
         # After a failure one at a time: one segment that cannot be compacted must not keep the others from it.
         most = _MOST_TOGETHER if self.failed_at is None else 1
-        segments = [each for each in self.closed[:most] if each.day == day]
+        # Only up to the first one of another day: a clock that is set back must not pass over what lies between.
+        segments = list(itertools.takewhile(lambda each: each.day == day, self.closed[:most]))
         merge = (
             self._newest is not None
             and self._newest.day == day
@@ -161,6 +167,28 @@ class Moving:
         del self.closed[: len(segments)]
         self._oldest_closed_at = time.monotonic()
         await self._disk.in_order(unlink_all, [each.path for each in segments])
+
+    async def _pass_over_compacted(self) -> None:
+        """After a failure: the process may have ended between its work and its answer.
+
+        The same segments may get another target now, so that its own look at the target does not find them.
+        """
+        files = await in_thread(self._folder.data_files)
+        self._newest, self._newest_rows = (files[-1] if files else None), 0
+        if self._newest is None:
+            return
+        try:
+            self._newest_rows, last = await self._compactor.call(
+                tuple[int, int], "describe", timeout=COMPACTION_TIMEOUT, path=str(self._newest.path)
+            )
+        except WorkerError:
+            self._newest = None  # it cannot be read: nothing is merged into it
+            return
+        done = [each for each in self.closed if each.number <= last]
+        self.closed = [each for each in self.closed if each.number > last]
+        if not self.closed:
+            self.failed_at = None
+        await self._disk.in_order(unlink_all, [each.path for each in done])
 
     async def compact_the_rest(self, deadline: float) -> None:
         """Compact what is left, until `deadline` by `time.monotonic()`."""

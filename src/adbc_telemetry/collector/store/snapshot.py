@@ -45,7 +45,8 @@ class Snapshot(NamedTuple):
         if self.files:
             parts.append(files_sql([state.file.path for state in self.files]))
         if self.journal:
-            parts.append(journal_sql([segment.path for segment in self.journal], skip_damage=True))
+            # One by one: DuckDB holds the buffers of all files of one list, which large logs fill.
+            parts += [journal_sql([segment.path], skip_damage=True) for segment in self.journal]
         return " UNION ALL ".join(parts) or _NO_EVENTS
 
 

@@ -18,6 +18,7 @@ pytest.importorskip("starlette")
 from adbc_telemetry.collector.store import moving  # noqa: E402
 from adbc_telemetry.collector.store.commits import Added, StoreUnavailableError  # noqa: E402
 from adbc_telemetry.collector.store.journal import Journal  # noqa: E402
+from adbc_telemetry.collector.workers import WorkerError, WorkerProcess  # noqa: E402
 from support.stores import (  # noqa: E402
     Log,
     events_in,
@@ -378,3 +379,34 @@ def test_text_of_any_kind_comes_back_as_it_was(tmp_path: Path, text: str) -> Non
     assert sorted(events_in(tmp_path / "store", "session_id, log")) == sorted(
         (text, log.text) for log in logs
     )
+
+
+def test_a_compaction_whose_answer_is_lost_doubles_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "FIRST_FLUSH_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "RETRY_SECONDS", 0.05)
+    monkeypatch.setattr(moving, "_SEALED_ROWS", 1)  # each compaction makes a file of its own
+    path = tmp_path / "store"
+    call = WorkerProcess.call
+    lost: list[str] = []
+
+    async def lose_answers(worker: WorkerProcess, result_type: Any, method: str, **parameters: Any) -> Any:
+        answer = await call(worker, result_type, method, **parameters)
+        if method == "compact" and parameters["target"] not in lost:
+            lost.append(parameters["target"])
+            raise WorkerError("the process ended")
+        return answer
+
+    monkeypatch.setattr(WorkerProcess, "call", lose_answers)
+
+    async def scenario() -> None:
+        async with running_store(path) as store:
+            for number in range(3):
+                await store.add(stored_logs(2))
+                await until(lambda: store.health().journal_bytes == 0, f"compaction {number}")
+                assert counts(path) == ((number + 1) * 2,) * 2
+
+    asyncio.run(scenario())
+    assert len(lost) == 3
+    assert counts(path) == (6, 6)
