@@ -386,27 +386,35 @@ def test_a_compaction_whose_answer_is_lost_doubles_nothing(
 ) -> None:
     monkeypatch.setattr(moving, "FIRST_FLUSH_SECONDS", 0.05)
     monkeypatch.setattr(moving, "RETRY_SECONDS", 0.05)
-    monkeypatch.setattr(moving, "_SEALED_ROWS", 1)  # each compaction makes a file of its own
+    monkeypatch.setattr(
+        moving, "_COMPACTED_TOGETHER", 2
+    )  # two segments make a file of their own, one is merged
     path = tmp_path / "store"
     call = WorkerProcess.call
     lost: list[str] = []
 
-    async def lose_answers(worker: WorkerProcess, result_type: Any, method: str, **parameters: Any) -> Any:
+    async def lose_an_answer(worker: WorkerProcess, result_type: Any, method: str, **parameters: Any) -> Any:
         answer = await call(worker, result_type, method, **parameters)
-        if method == "compact" and parameters["target"] not in lost:
+        if method == "compact" and len(parameters["segments"]) == 2 and not lost:
             lost.append(parameters["target"])
             raise WorkerError("the process ended")
         return answer
 
-    monkeypatch.setattr(WorkerProcess, "call", lose_answers)
+    monkeypatch.setattr(WorkerProcess, "call", lose_an_answer)
 
     async def scenario() -> None:
         async with running_store(path) as store:
-            for number in range(3):
+            await store.add(stored_logs(2))
+            await until(lambda: store.health().journal_bytes == 0, "the first file")
+            monkeypatch.setattr(moving, "FIRST_FLUSH_SECONDS", 60.0)
+            for _ in range(2):
                 await store.add(stored_logs(2))
-                await until(lambda: store.health().journal_bytes == 0, f"compaction {number}")
-                assert counts(path) == ((number + 1) * 2,) * 2
+                await store._commits.close_segment()
+            # The same segments, tried again one by one, would be merged into the first file.
+            await until(lambda: store.health().journal_bytes == 0, "the second file")
+            assert len(lost) == 1
+            assert counts(path) == (6, 6)
 
     asyncio.run(scenario())
-    assert len(lost) == 3
     assert counts(path) == (6, 6)
+    assert len(parquet_files(path)) == 2
