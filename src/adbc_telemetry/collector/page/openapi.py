@@ -212,9 +212,12 @@ def _schemas() -> dict[str, Any]:
     figures = {"count": count, "errors": count, "p50_ms": number, "p95_ms": number, "p99_ms": number}
     return {
         "TelemetryRequest": _object(
-            uploadTime={"type": ["integer", "string"]},
-            items={"type": ["array", "null"]},
-            protoLogs={**strings, "description": "A TelemetryFrontendLog each, as JSON."},
+            uploadTime={"description": "Unix milliseconds. It is passed over, like all keys but `protoLogs`."},
+            items={"description": "An empty array. It is passed over."},
+            protoLogs={
+                "type": ["array", "null"],
+                "description": "Strings, a TelemetryFrontendLog each, as JSON. Anything else is refused by itself.",
+            },
         ),
         "TelemetryResponse": _object(
             errors=strings, numSuccess=count, numProtoSuccess=count, numRealtimeSuccess=count
