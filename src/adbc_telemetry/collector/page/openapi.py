@@ -57,7 +57,7 @@ def _intake() -> dict[str, Any]:
             {
                 "name": "Content-Encoding",
                 "in": "header",
-                "schema": {"type": "string", "enum": ["identity", "gzip", "zstd"]},
+                "schema": {"type": "string", "enum": ["identity", "gzip"]},
             }
         ],
         "responses": {
