@@ -43,6 +43,8 @@ MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 _LARGE_BODY: Final = 256 * 1024
 """A body from this size on is read on another thread, one at a time, so that small ones need not wait for it."""
 _RETRY_SECONDS: Final = 5
+_STORE_SECONDS: Final = 3.0
+"""For the last compaction. What is not done by then stays in the journal."""
 
 _logger = logging.getLogger(__name__)
 
@@ -94,7 +96,7 @@ class Application:
             exception_handlers={HTTPException: _explain_status, Exception: _hide_error},
         )
         self.paths = [route.path for route in routes.routes if isinstance(route, Route)]
-        """The paths that the access log may name."""
+        """Those of the routes, with names in braces; the access log may name them."""
         self._admission = AdmissionControl(routes, max_requests=MAX_REQUESTS, max_bytes=MAX_HELD_BYTES)
         self.asgi: ASGIApp = AccessControl(self._admission, token=token, hosts=hosts)
         if unavailable_while is not None:
@@ -109,7 +111,7 @@ class Application:
         finally:
             self._large_bodies.shutdown(wait=False, cancel_futures=True)
             await self._queries.close()
-            await self._store.stop()
+            await self._store.stop(_STORE_SECONDS)
 
     # --- events
 

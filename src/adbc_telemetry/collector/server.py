@@ -14,12 +14,14 @@ from adbc_telemetry.collector.access import is_loopback
 from adbc_telemetry.collector.app import Application
 from adbc_telemetry.collector.flags import FlagsFile
 from adbc_telemetry.collector.queries.service import QueryService
-from adbc_telemetry.collector.serving import BackgroundServer
+from adbc_telemetry.collector.serving import BackgroundServer, ServingLimits
 from adbc_telemetry.collector.store.reader import ReadOnlyStore
 from adbc_telemetry.collector.store.retention import Retention
 from adbc_telemetry.collector.store.writer import Store
 
 _BACKLOG: Final = 2048
+_GRACEFUL_SECONDS: Final = 5.0
+"""With one second for what is cut off, and the store's last compaction, the end takes less than ten."""
 
 
 class CollectorError(Exception):
@@ -112,7 +114,11 @@ class Collector:
                 connections=lambda: server.open_connections,
             )
             server = BackgroundServer(
-                application.asgi, tls=self._tls, access_log=self._access_log, routes=application.paths
+                application.asgi,
+                limits=ServingLimits(graceful_seconds=_GRACEFUL_SECONDS),
+                tls=self._tls,
+                access_log=self._access_log,
+                routes=application.paths,
             )
             starting.callback(server.stop)
             try:

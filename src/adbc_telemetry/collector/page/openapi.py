@@ -213,7 +213,9 @@ def _schemas() -> dict[str, Any]:
     figures = {"count": count, "errors": count, "p50_ms": number, "p95_ms": number, "p99_ms": number}
     return {
         "TelemetryRequest": _object(
-            uploadTime={"description": "Unix milliseconds. It is passed over, like all keys but `protoLogs`."},
+            uploadTime={
+                "description": "Unix milliseconds. It is passed over, like all keys but `protoLogs`."
+            },
             items={"description": "An empty array. It is passed over."},
             protoLogs={
                 "type": ["array", "null"],

@@ -27,7 +27,7 @@ class ReadOnlyStore:
         """
         self._folder = open_store(self.path)
 
-    async def stop(self) -> None:
+    async def stop(self, timeout: float = 0.0) -> None:
         """There is nothing to stop."""
 
     async def add(self, logs: Sequence[AcceptedLog], array: bytes | None = None) -> Added:
