@@ -99,7 +99,8 @@ def _names(events: str, connection: duckdb.DuckDBPyConnection) -> tuple[list[str
             f"WITH given AS NOT MATERIALIZED (SELECT {_value(name)} AS value FROM ({events}) WHERE {COLUMN_OF[name]} <> ''), "
             f"frequent AS MATERIALIZED (SELECT hash(value) AS number, count(*) AS events FROM given "
             f"GROUP BY number ORDER BY events DESC, number LIMIT {MAX_VALUES}) "
-            f"SELECT DISTINCT value FROM given WHERE hash(value) IN (SELECT number FROM frequent) ORDER BY value"
+            f"SELECT value FROM (SELECT DISTINCT value, frequent.events FROM given JOIN frequent "
+            f"ON hash(value) = number) ORDER BY events DESC, value"
         ).fetchall()
         found.append(["", OTHER, *(value for (value,) in rows if value != OTHER)])
     return tuple(found)
