@@ -96,7 +96,8 @@ def _names(events: str, connection: duckdb.DuckDBPyConnection) -> tuple[list[str
     for name in DIMENSIONS:
         # By hashes: the values themselves, if each event has its own, take more memory than there may be.
         rows = connection.execute(
-            f"WITH given AS NOT MATERIALIZED (SELECT {_value(name)} AS value FROM ({events}) WHERE {COLUMN_OF[name]} <> ''), "
+            f"WITH given AS NOT MATERIALIZED ("
+            f"SELECT {_value(name)} AS value FROM ({events}) WHERE {COLUMN_OF[name]} <> ''), "
             f"frequent AS MATERIALIZED (SELECT hash(value) AS number, count(*) AS events FROM given "
             f"GROUP BY number ORDER BY events DESC, number LIMIT {MAX_VALUES}) "
             f"SELECT value FROM (SELECT DISTINCT value, frequent.events FROM given JOIN frequent "
