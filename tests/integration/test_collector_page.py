@@ -161,12 +161,12 @@ def test_the_first_screen_shows_all_panels(watched: Watched) -> None:
 
 def test_what_events_say_is_text(watched: Watched) -> None:
     page = watched.open()
-    assert page.locator("main b, main img").count() == 0
+    assert page.locator("#figures b, main img").count() == 0
     assert page.title().startswith("Collector")
     page.locator("#hosts button", has_text=HOSTILE).click()
     wait_for_events(page, "1")
     assert HOSTILE in page.locator("#filters").inner_text()
-    assert page.locator("main b, main img, #filters img").count() == 0
+    assert page.locator("#figures b, main img").count() == 0
 
 
 def test_a_click_filters_and_the_address_keeps_it(watched: Watched) -> None:

@@ -151,7 +151,12 @@ def _filter() -> list[dict[str, Any]]:
             "name": name,
             "in": "query",
             "description": "A duration before now (15m, 1h, 7d) or an ISO 8601 time.",
-            "schema": {"type": "string", "maxLength": 1000},
+            "schema": {
+                "anyOf": [
+                    {"type": "string", "pattern": "^[0-9]{1,9}[smhdw]$"},
+                    {"type": "string", "format": "date-time"},
+                ]
+            },
             "examples": {"duration": {"value": "1h"}, "time": {"value": "2026-01-31T12:00:00Z"}},
         }
         for name in ("since", "until")

@@ -63,12 +63,12 @@ def make_rollup(events: str, connection: duckdb.DuckDBPyConnection) -> Rollup:
         duckdb.Error: the events cannot be read, or need too much memory.
     """
     names = _names(events, connection)
-    codes = ", ".join(
-        f"{_code(name, known)} AS {name}" for name, known in zip(DIMENSIONS, names, strict=True)
-    )
     rows = connection.execute(
-        f'SELECT CAST(epoch_us(coalesce("timestamp", received_at)) // 60000000 AS UINTEGER) AS minute, {codes}, '
-        f"{bucket_sql('operation_latency_ms')} AS bucket FROM ({events})"
+        f"SELECT minute, bucket, {', '.join(map(_code, DIMENSIONS))} FROM ("
+        f'SELECT CAST(epoch_us(coalesce("timestamp", received_at)) // 60000000 AS UINTEGER) AS minute, '
+        f"{bucket_sql('operation_latency_ms')} AS bucket, "
+        f"{', '.join(f'{_value(name)} AS {name}' for name in DIMENSIONS)} FROM ({events})) "
+        + " ".join(map(_join, DIMENSIONS, names))
     ).fetchnumpy()
     combination_of, values = _number_combinations([rows[name] for name in DIMENSIONS])
     minute_of, combination_of, bucket_of, counts = _count(rows["minute"], combination_of, rows["bucket"])
@@ -92,11 +92,19 @@ def make_rollup(events: str, connection: duckdb.DuckDBPyConnection) -> Rollup:
 
 def _names(events: str, connection: duckdb.DuckDBPyConnection) -> tuple[list[str], ...]:
     """The most frequent values of each dimension. All of them, unless there are more than `MAX_VALUES`."""
-    # It takes little memory, whatever the events say; `GROUP BY` takes more with each value.
-    frequent = ", ".join(f"approx_top_k({_value(name)}, {MAX_VALUES})" for name in DIMENSIONS)
-    row = connection.execute(f"SELECT {frequent} FROM ({events})").fetchone()
-    assert row is not None
-    return tuple(["", OTHER, *(value for value in found or () if value not in ("", OTHER))] for found in row)
+    found = []
+    for name in DIMENSIONS:
+        # By hashes: the values themselves, if each event has its own, take more memory than there may be.
+        rows = connection.execute(
+            f"WITH given AS NOT MATERIALIZED ("
+            f"SELECT {_value(name)} AS value FROM ({events}) WHERE {COLUMN_OF[name]} <> ''), "
+            f"frequent AS MATERIALIZED (SELECT hash(value) AS number, count(*) AS events FROM given "
+            f"GROUP BY number ORDER BY events DESC, number LIMIT {MAX_VALUES}) "
+            f"SELECT value FROM (SELECT DISTINCT value, frequent.events FROM given JOIN frequent "
+            f"ON hash(value) = number) ORDER BY events DESC, value"
+        ).fetchall()
+        found.append(["", OTHER, *(value for (value,) in rows if value != OTHER)])
+    return tuple(found)
 
 
 def _value(dimension: str) -> str:
@@ -104,11 +112,18 @@ def _value(dimension: str) -> str:
     return f"CASE WHEN strlen({column}) <= {MAX_VALUE} THEN {column} ELSE left({column}, {MAX_VALUE}) END"
 
 
-def _code(dimension: str, names: list[str]) -> str:
-    """The number of an event's value in SQL: its place in the list."""
-    listed = ", ".join(quoted(name) for name in names[2:])
-    known = f"enum_code(TRY_CAST({_value(dimension)} AS ENUM({listed}))) + 2" if listed else "NULL"
-    return f"CAST(if(coalesce({COLUMN_OF[dimension]}, '') = '', 0, coalesce({known}, 1)) AS USMALLINT)"
+def _join(dimension: str, names: list[str]) -> str:
+    """A join with the numbers of a dimension's values."""
+    # Not a cast to an ENUM: one that fails makes a message of all names, for each event.
+    listed = f"CAST([{', '.join(quoted(name) for name in names[2:])}] AS VARCHAR[])"
+    numbered = f"SELECT unnest({listed}) AS value, generate_subscripts({listed}, 1) + 1 AS number"
+    return f"LEFT JOIN ({numbered}) AS known_{dimension} ON {dimension} = known_{dimension}.value"
+
+
+def _code(dimension: str) -> str:
+    """The number of an event's value in SQL: its place in the list of names."""
+    number = f"coalesce(known_{dimension}.number, 1)"
+    return f"CAST(if(coalesce({dimension}, '') = '', 0, {number}) AS USMALLINT) AS {dimension}"
 
 
 def _number_combinations(codes: list[Array]) -> tuple[Array, Array]:

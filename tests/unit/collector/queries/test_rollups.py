@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,16 @@ def test_values_beyond_a_thousand_are_one_and_their_events_are_counted(store: Ev
     assert "(other)" in [row[0] for row in hosts]
     assert events_of(questions) == 1550
     assert events_of(questions, host="often.example") == 50
+
+
+def test_a_sender_whose_names_are_all_different_holds_nothing_up(store: EventStore) -> None:
+    names = [f"{number:05d}" * 40 for number in range(20_000)]
+    store.add_file([an_event(host=name, driver=name, version=name, error=name) for name in names])
+    begun = time.monotonic()
+    questions = Questions(store.path)
+    assert events_of(questions) == 20_000
+    assert len(questions.panel("hosts", Filter()).rows) == 100
+    assert time.monotonic() - begun < 20, "less than a second when the machine is idle"
 
 
 def test_combinations_beyond_four_thousand_are_counted_too(store: EventStore) -> None:
