@@ -88,13 +88,17 @@ def test_no_request_makes_the_collector_large_and_all_are_answered(tmp_path: Pat
         assert collector.peak_of_all < 500 * MEGABYTE
 
 
-def test_large_logs_do_not_keep_events_out_of_parquet_files_nor_the_page_from_its_answers(tmp_path: Path) -> None:
+def test_large_logs_do_not_keep_events_out_of_parquet_files_nor_the_page_from_its_answers(
+    tmp_path: Path,
+) -> None:
     """With them DuckDB ran out of its memory for ever, and everything behind them stayed in the journal."""
     with collecting(tmp_path) as collector:
         for _ in range(15):
             assert collector.post(large_logs(4, "\U0001f600" * 240_000)).status == 200
         assert collector.post(request_of([log_text("behind-them")])).status == 200
-        wait_until(lambda: not any(segment.stat().st_size for segment in (collector.store / "journal").iterdir()))
+        wait_until(
+            lambda: not any(segment.stat().st_size for segment in (collector.store / "journal").iterdir())
+        )
         for panel in ("newest", "slowest", "errors", "summary", "timeline"):
             answer = collector.ask("GET", f"/api/{panel}")
             assert answer.status == 200, (panel, answer.body[:200])
@@ -243,7 +247,9 @@ def test_nothing_that_was_sent_stands_in_the_log_and_no_private_text_in_the_stor
         private = {"error_name": "E", "stack_trace": f"SELECT '{SECRET}'"}
         good = request_of([log_text(error_info=private), log_text(errorInfo=private, stack_trace=SECRET)])
         assert collector.post(good, **key).status == 200
-        odd = request_of([SECRET, f'{{"{SECRET}": 1}}', log_text(SECRET * 30), log_text(operation_latency_ms=SECRET)])
+        odd = request_of(
+            [SECRET, f'{{"{SECRET}": 1}}', log_text(SECRET * 30), log_text(operation_latency_ms=SECRET)]
+        )
         assert collector.post(odd, **key).status == 200
         for body, headers in (
             (SECRET.encode(), key),
@@ -263,7 +269,11 @@ def test_nothing_that_was_sent_stands_in_the_log_and_no_private_text_in_the_stor
             f"/api/2.0/connector-service/feature-flags/{SECRET}/{SECRET}",
         ):
             collector.ask("GET", path, **key)
-        for raw in (f"{SECRET} / HTTP/1.1\r\n\r\n", f"GET /{SECRET} HTTP/9\r\n\r\n", f"GET / HTTP/1.1\r\n{SECRET}\r\n\r\n"):
+        for raw in (
+            f"{SECRET} / HTTP/1.1\r\n\r\n",
+            f"GET /{SECRET} HTTP/9\r\n\r\n",
+            f"GET / HTTP/1.1\r\n{SECRET}\r\n\r\n",
+        ):
             with socket.create_connection(("127.0.0.1", collector.port), 30) as client:
                 client.sendall(raw.encode())
                 client.recv(1000)

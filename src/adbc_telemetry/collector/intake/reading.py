@@ -68,7 +68,9 @@ def read_request(body: bytes) -> Intake:
         if not isinstance(text, str):
             refusals.append(Refusal(index, text.reason))
             continue
-        if len(text) > MAX_LOG // 4 and len(text.encode()) > MAX_LOG:  # UTF-8 takes at most 4 bytes a character
+        if (
+            len(text) > MAX_LOG // 4 and len(text.encode()) > MAX_LOG
+        ):  # UTF-8 takes at most 4 bytes a character
             refusals.append(Refusal(index, f"larger than {MAX_LOG} bytes"))
             continue
         event_id = event_id_if_canonical(text)

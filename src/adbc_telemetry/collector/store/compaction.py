@@ -72,7 +72,9 @@ class Compactor:
         rows, _ = self.describe(target)
         return rows, damaged
 
-    def _copy_journal(self, paths: Sequence[str | Path], old_events: list[str], part: Path, last: int) -> bool:
+    def _copy_journal(
+        self, paths: Sequence[str | Path], old_events: list[str], part: Path, last: int
+    ) -> bool:
         """Write old events and those of the journal; returns whether lines could not be read."""
         try:
             self._copy([*old_events, journal_sql(paths, skip_damage=False)], part, last)
@@ -120,7 +122,9 @@ class Compactor:
                 f"SELECT event_id FROM ({snapshot.events_sql()}) "
                 f"WHERE received_at >= make_timestamptz({since_us}) AND event_id IS NOT NULL"
             )
-            hashes: list[Hashes] = []  # arrays: an hour may hold many millions, and Python's integers are large
+            hashes: list[
+                Hashes
+            ] = []  # arrays: an hour may hold many millions, and Python's integers are large
             while rows := cursor.fetchmany(_FETCHED):
                 hashes.append(np.array([hash_id(event_id) for (event_id,) in rows], dtype=np.uint64))
             return hashes
