@@ -73,7 +73,7 @@ def test_our_own_pipeline_sends_over_tls_and_every_event_is_kept(
     client.close()
     assert client.stats().delivered == len(sent)
     ids = ended(collector)
-    assert sorted(ids) == sorted(log.frontend_log_event_id for log in sent)
+    assert sorted(ids) == sorted(str(log.frontend_log_event_id) for log in sent)
 
 
 def test_without_the_token_nothing_is_kept(collector: Collecting, authority: Path) -> None:

@@ -268,7 +268,7 @@ def test_nothing_that_was_sent_stands_in_the_log_and_no_private_text_in_the_stor
             f"/api/event?id={SECRET}",
             f"/api/2.0/connector-service/feature-flags/{SECRET}/{SECRET}",
         ):
-            collector.ask("GET", path, **key)
+            collector.ask("GET", path, None, **key)
         for raw in (
             f"{SECRET} / HTTP/1.1\r\n\r\n",
             f"GET /{SECRET} HTTP/9\r\n\r\n",

@@ -137,7 +137,7 @@ class Questions:
         return events.slowest(sources, bucket, filter, self._connection)
 
     def _sources(self, snapshot: Snapshot, filter: Filter) -> Iterator[tuple[str, Rollup]]:
-        """SELECTs of the store's columns and their rollups, the newest first, one at a time."""
+        """Queries for the store's columns and their rollups, the newest first, one at a time."""
         for segment, rollup in self._rollups.of_journal(snapshot):
             yield journal_sql([segment.path], skip_damage=True), rollup
         for state, rollup in self._rollups.of_files(snapshot, filter.since, filter.until):

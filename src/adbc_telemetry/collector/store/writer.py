@@ -27,7 +27,14 @@ from typing import Any, Final, NamedTuple, Protocol, TypeVar
 import msgspec
 
 from adbc_telemetry.collector.store.journal import SEGMENT_BYTES, Journal, cut_incomplete_line
-from adbc_telemetry.collector.store.layout import DataFile, Segment, StoreFolder, create_store, locked
+from adbc_telemetry.collector.store.layout import (
+    DataFile,
+    Segment,
+    StoreError,
+    StoreFolder,
+    create_store,
+    locked,
+)
 from adbc_telemetry.collector.store.recent_ids import WINDOW_SECONDS, Generation, RecentIds, hash_id
 from adbc_telemetry.collector.store.retention import Retention, files_to_delete
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess
@@ -150,8 +157,18 @@ class Store:
         """
         try:
             await self._start()
-        except BaseException:
+        except BaseException as error:
             await _in_thread(self._close)
+            if isinstance(error, WorkerError):
+                raise StoreError(
+                    f"{self.path} cannot be read ({error}); see whether its disk is in order and has room, and move "
+                    "damaged files out of it."
+                ) from None
+            if isinstance(error, OSError):
+                raise StoreError(
+                    f"{self.path} cannot be used: {error.strerror or type(error).__name__}; see whether its disk is "
+                    "in order and has room."
+                ) from None
             raise
 
     async def stop(self, timeout: float = 8.0) -> None:

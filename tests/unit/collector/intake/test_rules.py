@@ -287,7 +287,7 @@ def test_a_log_without_what_it_must_have_is_refused(path: str, value: object, wh
         ('{"SECRET":' * 5_000 + "1" + "}" * 5_000, "nested too deeply"),
         ('{"SECRET":' + "[" * 100 + "]" * 100 + "}", "nested too deeply"),
         ("[" * 900_000, "nested too deeply"),
-        (" " * (1024 * 1024 + 1), "larger than 1048576 characters"),
+        (" " * (1024 * 1024 + 1), "larger than 1048576 bytes"),
     ],
 )
 def test_what_is_no_log_is_refused(text: str, why: str) -> None:
