@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
-import os
 import re
 import select
 import subprocess
@@ -13,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,20 +87,26 @@ def collecting(
     folder: Path,
     *options: str | Path,
     store: Path | None = None,
-    environment: Mapping[str, str] | None = None,
+    launcher: Sequence[str] = (),
 ) -> Iterator[Collecting]:
-    """A collector that serves; what is left of it in the end is killed."""
+    """A collector that serves; what is left of it in the end is killed.
+
+    Args:
+        folder: for its store and its log.
+        options: of the command.
+        store: the store, if it is elsewhere.
+        launcher: a command that becomes the one given to it as arguments.
+    """
     errors = folder / "collector.err"
     store = store if store is not None else folder / "telemetry"
     command = [sys.executable, "-m", "adbc_telemetry", "collect", "--port", "0", "--store", str(store)]
     with (
         open(errors, "a") as stderr,
         subprocess.Popen(
-            [*command, *map(str, options)],
+            [*launcher, *command, *map(str, options)],
             stdout=subprocess.PIPE,
             stderr=stderr,
             text=True,
-            env={**os.environ, **(environment or {})},
         ) as process,
     ):
         try:

@@ -66,7 +66,7 @@ def newest(sources: Iterable[str], filter: Filter, connection: duckdb.DuckDBPyCo
     """The events that arrived last.
 
     Args:
-        sources: queries of the store's columns, the newest events first. No more of them are read than it takes.
+        sources: queries for the store's columns, the newest events first. No more of them are read than it takes.
         filter: which events.
         connection: no other thread uses it meanwhile.
     """
@@ -89,7 +89,7 @@ def slowest(
     """The events with the longest latency.
 
     Args:
-        sources: queries of the store's columns, which together hold these events.
+        sources: queries for the store's columns, which together hold these events.
         bucket: no bucket below this one holds any of them.
         filter: which events.
         connection: no other thread uses it meanwhile.

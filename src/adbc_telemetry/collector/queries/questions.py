@@ -19,9 +19,9 @@ from adbc_telemetry.collector.queries.panels import Dashboard, Panel, timeline_r
 from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, By, Report, report_over
 from adbc_telemetry.collector.queries.rollup import Array, Rollup
 from adbc_telemetry.collector.queries.rollups import Rollups
+from adbc_telemetry.collector.store.columns import journal_sql
 from adbc_telemetry.collector.store.compaction import connect
 from adbc_telemetry.collector.store.layout import StoreFolder
-from adbc_telemetry.collector.store.lines import journal_sql
 from adbc_telemetry.collector.store.snapshot import Snapshot, files_sql, read_consistently, take_snapshot
 
 _KEPT_ANSWERS: Final = 64
@@ -137,7 +137,7 @@ class Questions:
         return events.slowest(sources, bucket, filter, self._connection)
 
     def _sources(self, snapshot: Snapshot, filter: Filter) -> Iterator[tuple[str, Rollup]]:
-        """Queries of the store's columns and their rollups, the newest first, one at a time."""
+        """Queries for the store's columns and their rollups, the newest first, one at a time."""
         for segment, rollup in self._rollups.of_journal(snapshot):
             yield journal_sql([segment.path], skip_damage=True), rollup
         for state, rollup in self._rollups.of_files(snapshot, filter.since, filter.until):

@@ -98,9 +98,17 @@ class RecentIds:
 
     def load(self) -> int:
         """Take up the generations on disk. Returns until when they are complete, in Unix microseconds, or 0."""
+        damaged = False
         for path in sorted(self._folder.ids.glob("*.u64")):
-            if path.stem.isdigit():
+            if not path.stem.isdigit():
+                continue
+            try:
                 self.generations.append(Generation(path))
+            except ValueError:
+                path.unlink()
+                damaged = True
+        if damaged:
+            return 0  # all ids of the last hour are collected from the events
         return max((each.newest_us for each in self.generations), default=0)
 
     def known(self, hashes: Sequence[int]) -> set[int]:

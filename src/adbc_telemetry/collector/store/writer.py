@@ -21,12 +21,12 @@ from adbc_telemetry.collector.store.commits import (
 )
 from adbc_telemetry.collector.store.disk import Disk, in_thread, measure, size_of
 from adbc_telemetry.collector.store.journal import Journal, cut_incomplete_line
-from adbc_telemetry.collector.store.layout import Segment, StoreFolder, create_store, locked
+from adbc_telemetry.collector.store.layout import Segment, StoreError, StoreFolder, create_store, locked
 from adbc_telemetry.collector.store.lines import AcceptedLog
 from adbc_telemetry.collector.store.moving import COMPACTION_TIMEOUT, Moving
 from adbc_telemetry.collector.store.recent_ids import WINDOW_SECONDS, RecentIds
 from adbc_telemetry.collector.store.retention import Retention
-from adbc_telemetry.collector.workers import WorkerProcess
+from adbc_telemetry.collector.workers import WorkerError, WorkerProcess
 
 _COMMIT_US: Final = 120 * 1_000_000
 """More than the time from an event's arrival to the end of its commit."""
@@ -82,8 +82,18 @@ class Store:
         """
         try:
             await self._start()
-        except BaseException:
+        except BaseException as error:
             await in_thread(self._close)
+            if isinstance(error, WorkerError):
+                raise StoreError(
+                    f"{self.path} cannot be read ({error}); see whether its disk is in order and has room, and move "
+                    "damaged files out of it."
+                ) from None
+            if isinstance(error, OSError):
+                raise StoreError(
+                    f"{self.path} cannot be used: {error.strerror or type(error).__name__}; see whether its disk is "
+                    "in order and has room."
+                ) from None
             raise
 
     async def stop(self, timeout: float = 8.0) -> None:
