@@ -19,9 +19,9 @@ from adbc_telemetry.collector.queries.panels import Dashboard, Panel, timeline_r
 from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, By, Report, report_over
 from adbc_telemetry.collector.queries.rollup import Array, Rollup
 from adbc_telemetry.collector.queries.rollups import Rollups
-from adbc_telemetry.collector.store.columns import journal_sql
 from adbc_telemetry.collector.store.compaction import connect
 from adbc_telemetry.collector.store.layout import StoreFolder
+from adbc_telemetry.collector.store.lines import journal_sql
 from adbc_telemetry.collector.store.snapshot import Snapshot, files_sql, read_consistently, take_snapshot
 
 _KEPT_ANSWERS: Final = 64
