@@ -23,7 +23,7 @@ from typing import Final, NamedTuple
 FORMAT: Final = 1
 _MARKER: Final = "store.json"
 _DUCKDB_MAGIC: Final = b"DUCK"
-_LOCK_SECONDS: Final = 10.0
+_LOCK_SECONDS: Final = 3.0
 
 
 class StoreError(Exception):
