@@ -9,6 +9,7 @@ import contextlib
 import gzip
 import http.client
 import itertools
+import os
 import re
 import signal
 import socket
@@ -291,3 +292,28 @@ def test_nothing_that_was_sent_stands_in_the_log_and_no_private_text_in_the_stor
 
     [(count, private_texts)] = duckdb.execute(script).fetchall()
     assert (count, private_texts) == (2, 0)
+
+
+def test_exports_that_are_not_read_do_not_fill_the_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    exports = tmp_path / "exports"
+    exports.mkdir()
+    monkeypatch.setenv("TMPDIR", str(exports))
+    with collecting(tmp_path) as collector, contextlib.ExitStack() as stack:
+        for _ in range(24):
+            texts = [log_text(auth_type=os.urandom(500_000).hex()[:900_000])]
+            assert collector.post(request_of(texts)).status == 200
+        wait_until(lambda: not list((collector.store / "journal").iterdir()))
+        for number in range(12):
+            client = stack.enter_context(socket.socket())
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            client.connect(("127.0.0.1", collector.port))
+            client.sendall(b"GET /api/export?format=csv HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            client.settimeout(30)
+            status = client.recv(12)
+            assert status == (b"HTTP/1.1 200" if number < 4 else b"HTTP/1.1 503"), number
+        assert len(list(exports.iterdir())) == 4
+        code, _ = collector.end(signal.SIGTERM)
+        assert code == 0
+    assert list(exports.iterdir()) == []

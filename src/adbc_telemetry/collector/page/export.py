@@ -5,12 +5,12 @@ from __future__ import annotations
 import shutil
 import tempfile
 from pathlib import Path
-from typing import Final, get_args
+from typing import Any, Final, get_args
 
-from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
+from starlette.types import Receive, Scope, Send
 
 from adbc_telemetry.collector.queries.export import FileFormat
 from adbc_telemetry.collector.queries.filters import BadQuestion
@@ -47,12 +47,24 @@ async def export(queries: QueryService, request: Request) -> Response:
     except BaseException:
         _remove(folder)
         raise
-    return FileResponse(
-        target,
-        media_type=_TYPES[file_format],
-        filename=target.name,
-        background=BackgroundTask(_remove, folder),
-    )
+    return _ExportResponse(queries, folder, target, media_type=_TYPES[file_format], filename=target.name)
+
+
+class _ExportResponse(FileResponse):
+    """Sends the file, and removes it with its folder, also when the client has left or the server ends."""
+
+    def __init__(self, queries: QueryService, folder: Path, target: Path, **options: Any) -> None:
+        super().__init__(target, **options)
+        self._queries = queries
+        self._folder = folder
+        queries.unsent_exports += 1
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._queries.unsent_exports -= 1
+            _remove(self._folder)
 
 
 def _remove(folder: Path) -> None:

@@ -22,6 +22,7 @@ _KEPT_ANSWERS: Final = 128
 _FRESH_SECONDS: Final = 1.0
 _TIMEOUT: Final = 60.0
 _EXPORT_TIMEOUT: Final = 600.0
+_MOST_UNSENT_EXPORTS: Final = 4
 _PREPARE_SECONDS: Final = 5.0
 
 
@@ -46,6 +47,8 @@ class QueryService:
         self._prepare = prepare
         self._waiting = 0
         self._exporting = False
+        self.unsent_exports = 0
+        """Files that are being sent; counted by the one who sends them."""
         self._answers: OrderedDict[object, tuple[float, asyncio.Task[Any]]] = OrderedDict()
         self._preparing: asyncio.Task[None] | None = None
 
@@ -97,7 +100,8 @@ class QueryService:
         Raises:
             QueriesUnavailable: an export is under way, or the file cannot be written.
         """
-        if self._exporting:
+        # Readers that are slow, or mean to be, must not fill the disk with files that wait for them.
+        if self._exporting or self.unsent_exports >= _MOST_UNSENT_EXPORTS:
             raise QueriesUnavailable("An export is under way; ask again later.")
         self._exporting = True
         try:
