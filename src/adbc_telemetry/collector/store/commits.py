@@ -92,7 +92,7 @@ class Commits:
         """Left out since the start."""
         self.failed = 0
         """Groups that could not be written since the start."""
-        self.error: OSError | None = None
+        self.error: Exception | None = None
         """Why the last group could not be written; None if it was."""
         self.newest: float | None = None
         """When the last group became durable, by `time.monotonic()`."""
@@ -161,7 +161,7 @@ class Commits:
             ):
                 await self.close_segment()
             await self._disk.in_order(self._journal.commit, group.lines, day)
-        except OSError as error:
+        except Exception as error:  # noqa: BLE001 - requests wait for an answer, and later ones for this loop
             self.failed += 1
             self.error = error
             self._log.warn("commit", explain(error, self._path))
@@ -230,10 +230,11 @@ class Commits:
         await self.rotate_ids()
 
 
-def explain(error: OSError, path: Path) -> str:
+def explain(error: Exception, path: Path) -> str:
     """Why events cannot be written, and what to do."""
+    reason = (error.strerror if isinstance(error, OSError) else None) or type(error).__name__
     return (
-        f"Events cannot be written to {path}: {error.strerror or type(error).__name__}, with "
+        f"Events cannot be written to {path}: {reason}, with "
         f"{free_bytes(path) // 1_000_000} MB free. Senders keep their events and try again; "
         "make room, or lower --max-size."
     )

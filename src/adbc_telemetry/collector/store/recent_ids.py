@@ -42,6 +42,9 @@ class Generation:
 
     Args:
         path: a file of sorted 64-bit numbers; its name is the Unix time in microseconds when the newest was received.
+
+    Raises:
+        ValueError: the file is damaged.
     """
 
     def __init__(self, path: Path) -> None:
@@ -49,11 +52,13 @@ class Generation:
         self.newest_us = int(path.stem)
         hashes: Hashes = np.fromfile(path, dtype=np.uint64)
         self.size = len(hashes)
+        if not self.size:
+            raise ValueError("a generation has ids")
         words = 1 << max(0, (self.size * _BITS_PER_ID - 1).bit_length() - 6)
         self._shift = np.uint64(64 - words.bit_length() + 1) if words > 1 else None
         self._filter: Hashes = np.zeros(words, dtype=np.uint64)
         np.bitwise_or.at(self._filter, self._words_of(hashes), filter_bits(hashes))
-        self._file: Any = np.memmap(path, dtype=np.uint64, mode="r") if self.size else hashes
+        self._file: Any = np.memmap(path, dtype=np.uint64, mode="r")
 
     def known(self, hashes: Hashes, bits: Hashes) -> npt.NDArray[np.bool_]:
         """Which of the hashes are in this generation; `bits` are their `filter_bits`."""
@@ -195,6 +200,9 @@ class RecentIds:
     def _write(self, sorted_hashes: Hashes, newest_us: int) -> Generation:
         path = self._folder.ids / f"{newest_us:016d}.u64"
         part = self._folder.tmp / f"{path.name}.part"
-        sorted_hashes.tofile(part)
+        with open(part, "wb") as file:
+            sorted_hashes.tofile(file)
+            file.flush()
+            os.fsync(file.fileno())  # an empty file under this name would count as all ids up to then
         os.replace(part, path)
         return Generation(path)
