@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test quick check faults coverage pythons lint format bench chart pictures clean
+.PHONY: demo test units whole quick check faults coverage pythons lint format bench chart pictures clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -34,8 +34,15 @@ $(STAMP): pyproject.toml Makefile
 demo: $(STAMP)
 	@$(BIN)/python demo/run.py $(if $(OPEN),--open)
 
+# Two runs at once, a core for each: units, and all else.
 test: $(STAMP)
-	$(BIN)/python -m pytest
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync units whole
+
+units: $(STAMP)
+	$(BIN)/python -m pytest tests/unit
+
+whole: $(STAMP)
+	$(BIN)/python -m pytest tests --ignore tests/unit
 
 # The quick tests, by a rule that needs no list: see tests/conftest.py.
 quick: $(STAMP)

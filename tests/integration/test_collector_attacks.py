@@ -135,8 +135,8 @@ def test_bodies_that_fill_the_room_and_stop_give_way(tmp_path: Path) -> None:
             with served.client() as honest:
                 return honest.ask(post(BODY)).status == 200
 
+        # How many of them arrive before the first ones give way depends on the machine.
         began = time.monotonic()
-        assert not accepted()
         wait_until(accepted)
         assert time.monotonic() - began < 10  # of the 30 that a body may take
         assert_honest_clients_are_served(served)

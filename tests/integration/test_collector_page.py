@@ -109,7 +109,9 @@ class Watched:
         return self.page
 
     def settle(self) -> None:
-        self.page.wait_for_selector('#figures[aria-busy="true"]', state="attached")
+        # It may be over before the test looks.
+        with contextlib.suppress(playwright_api.TimeoutError):
+            self.page.wait_for_selector('#figures[aria-busy="true"]', state="attached", timeout=2000)
         self.page.wait_for_selector(READY, state="attached")
 
 

@@ -129,7 +129,7 @@ class Collector:
             port = listener.getsockname()[1]
             self._running = starting.pop_all()
         scheme = "http" if self._tls is None else "https"
-        host = f"[{self._host}]" if ":" in self._host else self._host
+        host = f"[{self._host}]" if ":" in self._host else self._host or "0.0.0.0"
         self._url = f"{scheme}://{host}:{port}"
 
     def stop(self) -> None:

@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import duckdb
 import numpy as np
@@ -17,9 +17,9 @@ import numpy as np
 from adbc_telemetry.collector import workers
 from adbc_telemetry.collector.store.columns import quoted
 from adbc_telemetry.collector.store.layout import StoreFolder, fsync_folder
-from adbc_telemetry.collector.store.lines import journal_sql
+from adbc_telemetry.collector.store.lines import event_ids, journal_sql
 from adbc_telemetry.collector.store.recent_ids import Hashes, hash_id
-from adbc_telemetry.collector.store.snapshot import files_sql, last_segment, read_consistently
+from adbc_telemetry.collector.store.snapshot import Snapshot, files_sql, last_segment, read_consistently
 
 _MEMORY_LIMIT: Final = "180MB"
 _ROW_GROUP: Final = 20_480
@@ -116,26 +116,39 @@ class Compactor:
         return row[0], last_segment(Path(path), self._connection)
 
     def collect_ids(self, since_us: int, target: str) -> int:
-        """Write the hashes of the event ids that were received since a moment into a file; returns how many."""
+        """Write the hashes of the event ids that were received since a moment into a file; returns how many.
 
-        def ids(snapshot: Any) -> list[Hashes]:
-            cursor = self._connection.execute(
-                f"SELECT event_id FROM ({snapshot.events_sql()}) "
-                f"WHERE received_at >= make_timestamptz({since_us}) AND event_id IS NOT NULL"
-            )
-            hashes: list[
-                Hashes
-            ] = []  # arrays: an hour may hold many millions, and Python's integers are large
-            while rows := cursor.fetchmany(_FETCHED):
-                hashes.append(np.array([hash_id(event_id) for (event_id,) in rows], dtype=np.uint64))
+        The journal's are all recent, and are read line by line: it may hold logs that DuckDB has no room for.
+        """
+
+        def ids(snapshot: Snapshot) -> list[Hashes]:
+            hashes = [
+                _hashes(event_ids(line)) for segment in snapshot.journal for line in _lines(segment.path)
+            ]
+            if snapshot.files:
+                cursor = self._connection.execute(
+                    f"SELECT event_id FROM ({files_sql([state.file.path for state in snapshot.files])}) "
+                    f"WHERE received_at >= make_timestamptz({since_us}) AND event_id IS NOT NULL"
+                )
+                # As arrays: an hour may hold many millions, and Python's integers are large.
+                while rows := cursor.fetchmany(_FETCHED):
+                    hashes.append(_hashes([event_id for (event_id,) in rows]))
             return hashes
 
-        hashes = np.concatenate(
-            [np.empty(0, dtype=np.uint64), *read_consistently(self._folder, self._connection, ids)]
-        )
+        found = read_consistently(self._folder, self._connection, ids)
+        hashes = np.concatenate([_hashes([]), *found])
         hashes.sort()
         hashes.tofile(target)
         return len(hashes)
+
+
+def _hashes(event_ids: list[str]) -> Hashes:
+    return np.array([hash_id(event_id) for event_id in event_ids], dtype=np.uint64)
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with open(path, "rb") as file:
+        yield from file
 
 
 def _pieces(paths: Sequence[str]) -> Iterator[bytes]:

@@ -14,8 +14,10 @@ import msgspec
 
 from adbc_telemetry.collector.store.columns import columns_sql, path_list
 
-MAX_LINE_BYTES: Final = 16 * 1024 * 1024
-"""More than the longest line: the logs of the largest body, or a log of 1 MiB that is escaped twice."""
+MAX_LINE_BYTES: Final = 6 * 1024 * 1024
+"""More than the longest line: an array of 4 MiB, or a log of 1 MiB that is escaped, and its canonical form.
+
+DuckDB holds a buffer of twice this size for each file that it reads."""
 _COLUMNS: Final = "{received_us: 'BIGINT', log: 'VARCHAR', canonical: 'VARCHAR', logs: 'VARCHAR[]'}"
 
 
@@ -70,4 +72,26 @@ def journal_sql(paths: Iterable[Any], *, skip_damage: bool) -> str:
     )
 
 
+def event_ids(line: bytes) -> list[str]:
+    """The ids of the logs in a line; empty if it cannot be read. Needs little more memory than the line."""
+    try:
+        read = _decode_line(line)
+        texts = read.logs if read.logs is not None else [read.canonical or read.log]
+        return [_decode_id(text).frontend_log_event_id for text in texts]
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return []
+
+
+class _Line(msgspec.Struct):
+    log: str = ""
+    canonical: msgspec.Raw | None = None
+    logs: list[str] | None = None
+
+
+class _Identified(msgspec.Struct):
+    frontend_log_event_id: str
+
+
 _encode: Final = msgspec.json.Encoder().encode
+_decode_line: Final = msgspec.json.Decoder(_Line).decode
+_decode_id: Final = msgspec.json.Decoder(_Identified).decode

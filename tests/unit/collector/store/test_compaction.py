@@ -9,11 +9,14 @@ from pathlib import Path
 import pytest
 
 duckdb = pytest.importorskip("duckdb")
+np = pytest.importorskip("numpy")
 pytest.importorskip("starlette")
 
 from adbc_telemetry.collector.store.compaction import Compactor  # noqa: E402
 from adbc_telemetry.collector.store.layout import StoreFolder, create_store  # noqa: E402
-from adbc_telemetry.collector.store.lines import line_of_array  # noqa: E402
+from adbc_telemetry.collector.store.lines import line_of_array, lines_of_logs  # noqa: E402
+from adbc_telemetry.collector.store.recent_ids import hash_id  # noqa: E402
+from support.stores import Log  # noqa: E402
 
 DAY = "2026-11-26"
 MEGABYTE = 1_000_000
@@ -64,3 +67,16 @@ def test_segments_that_a_file_holds_already_are_passed_over(folder: StoreFolder)
     assert compactor.compact(segments, target) == (2, False)
     assert compactor.compact(segments, target) == (2, False)
     assert duckdb.execute(f"SELECT event_id FROM '{target}' ORDER BY 1").fetchall() == [("1",), ("2",)]
+
+
+def test_ids_are_collected_from_a_journal_of_the_largest_logs(folder: StoreFolder) -> None:
+    """DuckDB has no room for many such logs at once."""
+    segment = folder.segment(1, DAY)
+    large = _log("large", session_id="x" * MEGABYTE)
+    lines = [line_of_array(json.dumps([large, _log(str(number))]).encode(), 1) for number in range(100)]
+    lines += lines_of_logs([Log("one", _log("one")), Log("two", "no JSON", _log("two").encode())], 1)
+    segment.path.write_bytes(b"".join(lines) + b'{"received_us": 1, "log": "torn')
+    target = folder.tmp / "ids"
+    assert Compactor(str(folder.path)).collect_ids(0, str(target)) == 202
+    found = set(np.fromfile(target, dtype=np.uint64).tolist())
+    assert found == {hash_id(each) for each in ("large", "one", "two", *map(str, range(100)))}
