@@ -5,6 +5,7 @@ Skipped where there is no Chromium; it is not downloaded.
 
 from __future__ import annotations
 
+import contextlib
 import random
 import re
 import time

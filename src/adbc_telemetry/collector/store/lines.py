@@ -76,7 +76,9 @@ def event_ids(line: bytes) -> list[str]:
     """The ids of the logs in a line; empty if it cannot be read. Needs little more memory than the line."""
     try:
         read = _decode_line(line)
-        texts = read.logs if read.logs is not None else [read.canonical or read.log]
+        if read.canonical is not None:
+            return [_decode_id(read.canonical).frontend_log_event_id]
+        texts = read.logs if read.logs is not None else [read.log]
         return [_decode_id(text).frontend_log_event_id for text in texts]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
