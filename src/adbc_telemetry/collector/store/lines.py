@@ -77,21 +77,21 @@ def event_ids(line: bytes) -> list[str]:
     try:
         read = _decode_line(line)
         if read.canonical is not None:
-            return [_decode_id(read.canonical).frontend_log_event_id]
+            return [read.canonical.frontend_log_event_id]
         texts = read.logs if read.logs is not None else [read.log]
         return [_decode_id(text).frontend_log_event_id for text in texts]
     except (msgspec.DecodeError, UnicodeDecodeError):
         return []
 
 
-class _Line(msgspec.Struct):
-    log: str = ""
-    canonical: msgspec.Raw | None = None
-    logs: list[str] | None = None
-
-
 class _Identified(msgspec.Struct):
     frontend_log_event_id: str
+
+
+class _Line(msgspec.Struct):
+    log: str = ""
+    canonical: _Identified | None = None
+    logs: list[str] | None = None
 
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -1,7 +1,7 @@
 """Which event ids were received in the last hour, at a cost that does not grow with the store.
 
 Ids are hashed to 64 bits. The newest are in a set. When the set is full it becomes a generation: a sorted file, and in
-memory a Bloom filter of 12 bits per id. Small generations are merged, and old ones are deleted whole. An id is looked
+memory a Bloom filter of 16 bits per id. Small generations are merged, and old ones are deleted whole. An id is looked
 up in the file only if the filter knows it.
 
 Two ids with one hash would cost an event. With ten million ids in an hour that is one in 1.8 million million events.
@@ -28,7 +28,8 @@ MAX_NEWEST: Final = 250_000
 _SMALL: Final = 1_000_000
 _MERGED_AT: Final = 8
 """Small generations that are merged into one."""
-_BITS_PER_ID: Final = 12
+_BITS_PER_ID: Final = 16
+_REACH: Final = 4096
 _BITS_SET: Final = 4
 
 
@@ -58,16 +59,40 @@ class Generation:
         self._shift = np.uint64(64 - words.bit_length() + 1) if words > 1 else None
         self._filter: Hashes = np.zeros(words, dtype=np.uint64)
         np.bitwise_or.at(self._filter, self._words_of(hashes), filter_bits(hashes))
-        self._file: Any = np.memmap(path, dtype=np.uint64, mode="r")
+        self._descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
 
     def known(self, hashes: Hashes, bits: Hashes) -> npt.NDArray[np.bool_]:
         """Which of the hashes are in this generation; `bits` are their `filter_bits`."""
         maybe: npt.NDArray[np.bool_] = (self._filter[self._words_of(hashes)] & bits) == bits
         if maybe.any():
-            candidates = hashes[maybe]
-            places = np.searchsorted(self._file, candidates)
-            maybe[maybe] = self._file[np.minimum(places, self.size - 1)] == candidates
+            maybe[maybe] = [self._holds(each) for each in hashes[maybe].tolist()]
         return maybe
+
+    def _holds(self, number: int) -> bool:
+        # The numbers are spread evenly, so a look near the place that follows from a number finds it. The file is not
+        # mapped into memory: look-ups would make all of it resident in time.
+        expected = number * self.size >> 64
+        reach = _REACH
+        while True:
+            first = max(0, expected - reach)
+            last = min(self.size, expected + reach)
+            found: Hashes = np.frombuffer(self._read(first, last), dtype=np.uint64)
+            if (first == 0 or found[0] <= number) and (last == self.size or found[-1] >= number):
+                place = int(np.searchsorted(found, np.uint64(number)))
+                return place < len(found) and int(found[place]) == number
+            reach *= 8
+
+    def _read(self, first: int, last: int) -> bytes:
+        if hasattr(os, "pread"):
+            return os.pread(self._descriptor, (last - first) * 8, first * 8)
+        os.lseek(self._descriptor, first * 8, os.SEEK_SET)
+        return os.read(self._descriptor, (last - first) * 8)
+
+    def close(self) -> None:
+        """Close the file."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
 
     def hashes(self) -> Hashes:
         """All ids, sorted."""
@@ -75,6 +100,7 @@ class Generation:
 
     def delete(self) -> None:
         """Delete the file."""
+        self.close()
         self.path.unlink(missing_ok=True)
 
     def _words_of(self, hashes: Hashes) -> Any:
@@ -134,9 +160,19 @@ class RecentIds:
         """Remember ids whose events are durable."""
         self._newest.update(hashes)
 
-    def add_file(self, path: Path) -> None:
-        """Remember the hashes in a file of 64-bit numbers."""
-        self._newest.update(np.fromfile(path, dtype=np.uint64).tolist())
+    def add_file(self, path: Path, newest_us: int) -> None:
+        """Make a generation of a file of sorted numbers, which is moved. An empty file is deleted."""
+        if not path.stat().st_size:
+            path.unlink()
+            return
+        target = self._folder.ids / f"{newest_us:016d}.u64"
+        os.replace(path, target)
+        self.generations.append(Generation(target))
+
+    def close(self) -> None:
+        """Close all files."""
+        for each in self.generations:
+            each.close()
 
     @property
     def is_full(self) -> bool:

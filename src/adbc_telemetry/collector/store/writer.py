@@ -28,7 +28,7 @@ from adbc_telemetry.collector.store.recent_ids import WINDOW_SECONDS, RecentIds
 from adbc_telemetry.collector.store.retention import Retention
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess
 
-_COMMIT_US: Final = 120 * 1_000_000
+_COMMIT_US: Final = 30 * 1_000_000
 """More than the time from an event's arrival to the end of its commit."""
 _COMPACTOR: Final = "adbc_telemetry.collector.store.compaction"
 
@@ -201,8 +201,7 @@ class Store:
         await self._compactor.call(
             int, "collect_ids", timeout=COMPACTION_TIMEOUT, since_us=since, target=str(target)
         )
-        self._ids.add_file(target)
-        target.unlink()
+        await in_thread(self._ids.add_file, target, now_us())
 
     async def _write_the_rest(self, deadline: float) -> None:
         try:
@@ -218,4 +217,6 @@ class Store:
 
     def _close(self) -> None:
         self._undo.close()
+        if hasattr(self, "_ids"):
+            self._ids.close()
         self._disk.close()
