@@ -108,15 +108,7 @@ class Store:
         await asyncio.shield(self._stop)
 
     async def add(self, logs: Sequence[AcceptedLog], array: bytes | None = None) -> Added:
-        """Make the events of one request durable, each id once.
-
-        Args:
-            logs: the events.
-            array: the texts of all of them as a JSON array on one line, if there is one. It is written as it is.
-
-        Raises:
-            StoreUnavailableError: the disk is full or fails, or the store is stopping.
-        """
+        """See `Commits.add`. A store that stops takes no events."""
         if self._stopping:
             raise StoreUnavailableError
         return await self._commits.add(logs, array)
