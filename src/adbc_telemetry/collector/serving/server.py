@@ -30,6 +30,7 @@ _NAME: Final = "adbc-telemetry-collector"
 _TO_CANCEL: Final = 0.5
 """Seconds that cancelled requests have to say a last word, and clients to read it."""
 _STEP: Final = 0.02
+_SIGNAL_SECONDS: Final = 0.2
 
 _logger = logging.getLogger(__name__)
 _access_logger = logging.getLogger(f"{__name__}.access")
@@ -138,8 +139,9 @@ class BackgroundServer:
 
     def join(self) -> None:
         """Wait for the end. Signals are handled meanwhile."""
-        if self._thread is not None:
-            self._thread.join()
+        while self._thread is not None and self._thread.is_alive():
+            # Not without a timeout: a signal that comes just before the wait is handled only after it.
+            self._thread.join(_SIGNAL_SECONDS)
 
     def _ask(self, event: asyncio.Event) -> None:
         if self._loop is not None:
