@@ -78,7 +78,8 @@ class Reader(threading.Thread):
         connection = duckdb.connect()
         pattern = f"{self._harness.store}/events/**/*.parquet"
         while not self._harness.done.wait(0.02):
-            with contextlib.suppress(duckdb.IOException):  # there are no files yet
+            # There may be no files yet, and DuckDB opens a file twice: between, it may have been replaced.
+            with contextlib.suppress(duckdb.Error):
                 found = connection.execute(
                     f"SELECT count(*) - count(DISTINCT event_id) FROM read_parquet('{pattern}')"
                 ).fetchone()
