@@ -1,6 +1,6 @@
 """Every test starts without an opt-out in the environment and must leave no thread and no client behind.
 
-`pytest --quick` runs the tests in `tests/unit` without the mark `slow`. It skips a test at the moment when it starts a
+`pytest --quick` runs the tests in `tests/unit` without those of the collector and of the mark `slow`. It skips a test at the moment when it starts a
 process or a database server: such a test needs no mark.
 """
 
@@ -32,6 +32,8 @@ settings.register_profile("quick", settings.get_profile("tests"), max_examples=2
 settings.load_profile("tests")
 
 UNIT = Path(__file__).parent / "unit"
+# Their tests start servers and processes, some on other threads, where a test cannot be skipped any more.
+NOT_QUICK = (UNIT / "collector", UNIT / "cli")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -46,7 +48,11 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if config.getoption("quick"):
         slow = [
-            item for item in items if not item.path.is_relative_to(UNIT) or item.get_closest_marker("slow")
+            item
+            for item in items
+            if not item.path.is_relative_to(UNIT)
+            or any(item.path.is_relative_to(folder) for folder in NOT_QUICK)
+            or item.get_closest_marker("slow")
         ]
         config.hook.pytest_deselected(items=slow)
         items[:] = [item for item in items if item not in set(slow)]
