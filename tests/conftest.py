@@ -1,6 +1,6 @@
 """Every test starts without an opt-out in the environment and must leave no thread and no client behind.
 
-`pytest --quick` runs the tests in `tests/unit` without those of the collector and of the mark `slow`. It skips a test at the moment when it starts a
+`pytest --quick` runs `tests/unit` without the collector and without the mark `slow`. It skips a test at the moment when it starts a
 process or a database server: such a test needs no mark.
 """
 
