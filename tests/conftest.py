@@ -1,7 +1,7 @@
 """Every test starts without an opt-out in the environment and must leave no thread and no client behind.
 
-`pytest --quick` runs `tests/unit` without the collector and without the mark `slow`. It skips a test at the moment when it starts a
-process or a database server: such a test needs no mark.
+`pytest --quick` runs `tests/unit` without the collector and without the mark `slow`. It skips a test at the moment when
+it starts a process or a database server: such a test needs no mark.
 """
 
 from __future__ import annotations
