@@ -76,7 +76,7 @@ def server(empty: EventStore) -> Iterator[PageServer]:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with playwright_api.sync_playwright() as playwright:
-        # The tests may run as root, whom Chromium refuses to put into its sandbox.
+        # The tests may run as root. Chromium's sandbox does not.
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()

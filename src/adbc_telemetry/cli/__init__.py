@@ -11,6 +11,7 @@ errors       how a command fails, and writes its output
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -68,13 +69,12 @@ def _parser() -> argparse.ArgumentParser:
 
 def _require_extra() -> None:
     for name in ("duckdb", "numpy", "prometheus_client", "rich", "starlette", "uvicorn", "xxhash"):
-        try:
-            __import__(name)
-        except ModuleNotFoundError as error:
+        # Found, not imported: a command loads only what it uses.
+        if importlib.util.find_spec(name) is None:
             raise CommandError(
-                f"{error.name} is missing: install adbc-telemetry[collector], "
+                f"{name} is missing: install adbc-telemetry[collector], "
                 "for instance with: pip install 'adbc-telemetry[collector]'"
-            ) from error
+            )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, TypeVar
 
@@ -36,7 +36,6 @@ class _Call(msgspec.Struct):
 class _Result(msgspec.Struct):
     value: msgspec.Raw = msgspec.Raw(b"null")
     error: str | None = None
-    explanation: str | None = None
 
 
 class WorkerProcess:
@@ -84,7 +83,7 @@ class WorkerProcess:
         )
         result = msgspec.json.decode(answer, type=_Result)
         if result.error is not None:
-            raise WorkerError(result.explanation or result.error)
+            raise WorkerError(result.error)
         return msgspec.json.decode(result.value, type=result_type)
 
     def close(self) -> None:
@@ -144,12 +143,11 @@ class WorkerProcess:
                 pipe.close()
 
 
-def serve(target: object, is_ours: Callable[[Exception], bool] = lambda error: False) -> None:
+def serve(target: object) -> None:
     """The other process's side: call methods of `target` as the collector asks, until the collector ends.
 
     Args:
         target: the object.
-        is_ours: whether an error's text is made of our own words, so that it may be passed on.
     """
     if hasattr(os, "nice"):
         os.nice(int(os.environ.get("ADBC_TELEMETRY_NICENESS", "0")))
@@ -170,7 +168,7 @@ def serve(target: object, is_ours: Callable[[Exception], bool] = lambda error: F
             value = getattr(target, call.method)(**call.parameters)
             result = _Result(value=msgspec.Raw(msgspec.json.encode(value)))
         except Exception as error:  # noqa: BLE001 - the collector gets it
-            result = _Result(error=type(error).__name__, explanation=str(error) if is_ours(error) else None)
+            result = _Result(error=type(error).__name__)
         _send(outgoing, msgspec.json.encode(result))
 
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from adbc_telemetry.collector.store.commits import Added, StoreUnavailableError
-from adbc_telemetry.collector.store.disk import measure
+from adbc_telemetry.collector.store.disk import measure, size_of
 from adbc_telemetry.collector.store.layout import open_store
 from adbc_telemetry.collector.store.lines import AcceptedLog
 from adbc_telemetry.collector.store.writer import StoreHealth
@@ -47,7 +47,7 @@ class ReadOnlyStore:
             duplicates=0,
             failed_requests=0,
             newest_commit_age_seconds=None,
-            journal_bytes=sum(segment.path.stat().st_size for segment in self._folder.segments()),
+            journal_bytes=sum(size_of(segment.path) for segment in self._folder.segments()),
             bytes=size,
             free_bytes=free_bytes,
             remembered_ids=0,

@@ -15,7 +15,6 @@ import msgspec
 from adbc_telemetry.collector.store.commits import (
     Added,
     Commits,
-    StoreUnavailableError,
     explain,
     now_us,
 )
@@ -65,7 +64,6 @@ class Store:
         self._undo = contextlib.ExitStack()
         self._disk = Disk()
         self._tasks: list[asyncio.Task[None]] = []
-        self._stopping = False
         self._stop: asyncio.Future[None] | None = None
         self._folder: StoreFolder
         self._compactor: WorkerProcess
@@ -102,15 +100,15 @@ class Store:
         Args:
             timeout: seconds for the last compaction.
         """
-        self._stopping = True
         if self._stop is None:
+            if self._tasks:
+                self._commits.stop()
+                self._moving.stop()
             self._stop = asyncio.ensure_future(self._write_the_rest(time.monotonic() + timeout))
         await asyncio.shield(self._stop)
 
     async def add(self, logs: Sequence[AcceptedLog], array: bytes | None = None) -> Added:
         """See `Commits.add`. A store that stops takes no events."""
-        if self._stopping:
-            raise StoreUnavailableError
         return await self._commits.add(logs, array)
 
     def health(self) -> StoreHealth:
@@ -121,7 +119,7 @@ class Store:
             problems.append(explain(commits.error, self.path))
         if moving.failed_at is not None:
             problems.append("Events are durable, but cannot be written as Parquet files at the moment.")
-        if not self._stopping and any(task.done() for task in self._tasks):
+        if self._stop is None and any(task.done() for task in self._tasks):
             problems.append("The writer has ended; restart the collector.")
         journal = sum(size_of(segment.path) for segment in moving.closed)
         return StoreHealth(
@@ -198,8 +196,6 @@ class Store:
     async def _write_the_rest(self, deadline: float) -> None:
         try:
             if self._tasks:
-                self._commits.stop()
-                self._moving.stop()
                 # Not cancelled: a compaction that the other process finishes unheard would be made twice.
                 await asyncio.gather(*self._tasks)
                 await self._commits.end()
