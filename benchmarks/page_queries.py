@@ -22,8 +22,8 @@ from typing import Any, Final
 
 import psutil
 
+from adbc_telemetry.collector.queries.answers import SINGLE
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.panels import SINGLE
 from adbc_telemetry.collector.queries.service import QueryService
 from adbc_telemetry.collector.store.compaction import Compactor
 from adbc_telemetry.collector.store.layout import StoreFolder, create_store

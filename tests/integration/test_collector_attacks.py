@@ -224,11 +224,11 @@ def test_the_process_ends_by_a_signal_within_its_deadline_whatever_500_clients_d
             client = stack.enter_context(served.client())
             with suppress(ConnectionError):  # one of the held ones too many
                 client.send(words[number % len(words)])
-        assert served.connections > 100
+        wait_until(lambda: served.connections > 100)
         began = time.monotonic()
         code, log = served.ends_with(signum)
         assert code == 0
-        assert time.monotonic() - began < 2 + 2 + 1
+        assert time.monotonic() - began < 10, "two seconds of grace, and what a busy machine adds"
         assert log == ""
 
 

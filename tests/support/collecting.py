@@ -10,7 +10,7 @@ import msgspec
 import urllib3
 
 from adbc_telemetry import schema
-from adbc_telemetry.collector.queries.report import Report
+from adbc_telemetry.collector.queries.answers import Report
 
 TIMEOUT = 20.0
 

@@ -8,7 +8,7 @@ import os
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from adbc_telemetry.cli.errors import CommandError, write
 from adbc_telemetry.cli.units import duration, port, size
@@ -88,19 +88,12 @@ def add_address(parser: argparse.ArgumentParser) -> None:
 
 def run_collect(options: argparse.Namespace) -> int:
     """Run a collector until a signal ends it."""
-    from adbc_telemetry.collector.server import Collector
     from adbc_telemetry.collector.store.retention import Retention
 
-    collector = Collector(
-        options.store,
-        options.host,
-        options.port,
-        token=_token(options.token_file),
-        tls=_tls(options),
+    collector = _collector(
+        options,
         retention=Retention(max_seconds=options.retention, max_bytes=options.max_size),
         flags=options.flags,
-        allowed_hosts=options.allow_host,
-        access_log=options.access_log,
         unavailable_while=options.unavailable_while,
     )
     return _run(collector, options, f"collecting on {{}} into {options.store}\n")
@@ -108,9 +101,14 @@ def run_collect(options: argparse.Namespace) -> int:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve the page over a store until a signal ends it."""
+    return _run(_collector(options, read_only=True), options, f"serving {options.store} on {{}}\n")
+
+
+def _collector(options: argparse.Namespace, **settings: Any) -> Collector:
+    """A collector with the options of `add_address`, and further settings."""
     from adbc_telemetry.collector.server import Collector
 
-    collector = Collector(
+    return Collector(
         options.store,
         options.host,
         options.port,
@@ -118,9 +116,8 @@ def run_serve(options: argparse.Namespace) -> int:
         tls=_tls(options),
         allowed_hosts=options.allow_host,
         access_log=options.access_log,
-        read_only=True,
+        **settings,
     )
-    return _run(collector, options, f"serving {options.store} on {{}}\n")
 
 
 def _run(collector: Collector, options: argparse.Namespace, announcement: str) -> int:

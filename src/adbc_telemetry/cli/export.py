@@ -14,7 +14,7 @@ from adbc_telemetry.cli.fetching import fetch_to_file, is_url
 if TYPE_CHECKING:
     import duckdb
 
-    from adbc_telemetry.collector.queries.export import FileFormat
+    from adbc_telemetry.collector.queries.answers import FileFormat
 
 _MEMORY_LIMIT: Final = "512MB"
 FORMATS: Final[dict[str, FileFormat]] = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl"}

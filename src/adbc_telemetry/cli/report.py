@@ -6,20 +6,20 @@ import argparse
 import contextlib
 import io
 import time
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, get_args
 from urllib.parse import urlencode
 
 from adbc_telemetry.cli.collect import DEFAULT_STORE
 from adbc_telemetry.cli.errors import CommandError, write
 from adbc_telemetry.cli.fetching import fetch, is_url
+from adbc_telemetry.collector.queries.answers import By
+from adbc_telemetry.collector.queries.filters import PARAMETERS
 
 if TYPE_CHECKING:
-    from adbc_telemetry.collector.queries.report import By, Report
+    from adbc_telemetry.collector.queries.answers import Report
 
 _WATCH_SECONDS: Final = 2.0
 _CLEAR: Final = b"\x1b[2J\x1b[H"
-BY: Final = ("driver", "version", "operation", "host", "error")
-_FILTERS: Final = ("since", "until", "driver", "version", "operation", "statement_type", "host", "error")
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
@@ -42,7 +42,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", metavar="NAME", help="events of connections to this host")
     parser.add_argument("--error", metavar="CLASS", help="events that ended in this class of error")
     parser.add_argument(
-        "--by", choices=BY, help="a row for each of these (default: operation and statement type)"
+        "--by", choices=get_args(By), help="a row for each of these (default: operation and statement type)"
     )
     parser.add_argument("--watch", action="store_true", help="print it again every two seconds")
     parser.add_argument("--json", action="store_true", help="print JSON")
@@ -61,7 +61,7 @@ def run_report(options: argparse.Namespace) -> int:
 
 
 def _print(options: argparse.Namespace) -> bytes:
-    question = {name: value for name in _FILTERS if (value := getattr(options, name)) is not None}
+    question = {name: value for name in PARAMETERS if (value := getattr(options, name)) is not None}
     if is_url(options.source):
         found = _fetch_report(options.source, question, options.by)
     else:
@@ -101,7 +101,7 @@ def _read_report(path: str, question: dict[str, str], by: By | None) -> Report:
 def _fetch_report(url: str, question: dict[str, str], by: By | None) -> Report:
     import msgspec
 
-    from adbc_telemetry.collector.queries.report import Report
+    from adbc_telemetry.collector.queries.answers import Report
 
     parameters = {**question, **({"by": by} if by else {})}
     answer = fetch(url, "/api/report" + (f"?{urlencode(parameters)}" if parameters else ""))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -73,9 +73,8 @@ class _Figures:
         yield build
 
 
-def _by(name: str, text: str, label: str, counts: object) -> Metric:
+def _by(name: str, text: str, label: str, counts: Mapping[Any, int]) -> Metric:
     family = CounterMetricFamily(_PREFIX + name, text, labels=[label])
-    assert isinstance(counts, dict)
     for key, count in counts.items():
         family.add_metric([str(key)], count)
     return family

@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from adbc_telemetry.collector.queries.report import GroupRow, OperationRow, Report
+from adbc_telemetry.collector.queries.answers import GroupRow, OperationRow, Report
 
 _NARROW: Final = 72
 """On fewer columns the percentiles between the middle and the end are left out."""

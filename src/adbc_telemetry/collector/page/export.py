@@ -12,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.types import Receive, Scope, Send
 
-from adbc_telemetry.collector.queries.export import FileFormat
+from adbc_telemetry.collector.queries.answers import FileFormat
 from adbc_telemetry.collector.queries.filters import BadQuestion
 from adbc_telemetry.collector.queries.service import QueryService
 

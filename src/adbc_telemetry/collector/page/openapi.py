@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from adbc_telemetry.collector.queries.answers import PANELS
 from adbc_telemetry.collector.queries.filters import DIMENSIONS
-from adbc_telemetry.collector.queries.panels import PANELS
 from adbc_telemetry.core.version import __version__
 
 _SUMMARIES: Final = {

@@ -17,9 +17,8 @@ from adbc_telemetry.collector.page.export import export
 from adbc_telemetry.collector.page.openapi import describe
 from adbc_telemetry.collector.page.plotly import plotly_js
 from adbc_telemetry.collector.page.tables import to_csv, wanted_format
+from adbc_telemetry.collector.queries.answers import PANELS, By
 from adbc_telemetry.collector.queries.filters import BadQuestion, parse_filter
-from adbc_telemetry.collector.queries.panels import PANELS
-from adbc_telemetry.collector.queries.report import By
 from adbc_telemetry.collector.queries.service import QueriesUnavailable, QueryService
 
 CONTENT_SECURITY_POLICY: Final = (

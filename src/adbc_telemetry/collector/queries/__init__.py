@@ -1,6 +1,7 @@
 """Questions to a store: counts, percentiles and single events, without disturbing the intake.
 
 filters      what a question is about: a range of time and values
+answers      what it is answered with
 buckets      latencies in buckets that are at most 1 % wide
 rollup       a Parquet file's events, counted: the panels read it in place of the file
 rollups      the rollups of a snapshot, kept in the store's folder

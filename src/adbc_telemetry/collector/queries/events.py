@@ -8,9 +8,9 @@ from typing import Any, Final
 
 import duckdb
 
+from adbc_telemetry.collector.queries.answers import Panel
 from adbc_telemetry.collector.queries.buckets import lower_bound
 from adbc_telemetry.collector.queries.filters import ANY_ERROR, COLUMN_OF, MAX_VALUE, Filter
-from adbc_telemetry.collector.queries.panels import Panel
 from adbc_telemetry.collector.store.columns import NAMES
 
 NEWEST: Final = 50

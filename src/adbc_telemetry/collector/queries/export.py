@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final, Literal
+from typing import Final
 
 import duckdb
 
+from adbc_telemetry.collector.queries.answers import FileFormat
 from adbc_telemetry.collector.store.columns import quoted
 from adbc_telemetry.collector.store.layout import StoreFolder
 from adbc_telemetry.collector.store.snapshot import read_consistently
 
-FileFormat = Literal["parquet", "csv", "jsonl"]
 _OPTIONS: Final[dict[FileFormat, str]] = {
     "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480, ROW_GROUP_SIZE_BYTES 16777216",
     "csv": "FORMAT csv, HEADER",

@@ -26,7 +26,7 @@ ANY_ERROR: Final = "*"
 MAX_VALUE: Final = 200
 """Characters of a value by which events are told apart."""
 
-_PARAMETERS: Final = ("since", "until", *DIMENSIONS)
+PARAMETERS: Final = ("since", "until", *DIMENSIONS)
 _DURATION: Final = re.compile(r"(\d{1,9})([smhdw])", re.ASCII)
 _SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _MINUTE: Final = 60
@@ -77,8 +77,8 @@ def parse_filter(parameters: Mapping[str, str], *, now: float | None = None) -> 
         BadQuestion: a parameter is unknown or cannot be read.
     """
     for name, value in parameters.items():
-        if name not in _PARAMETERS:
-            raise BadQuestion(f"There is no such parameter; give some of {', '.join(_PARAMETERS)}.")
+        if name not in PARAMETERS:
+            raise BadQuestion(f"There is no such parameter; give some of {', '.join(PARAMETERS)}.")
         if len(value) > 5 * MAX_VALUE:
             raise BadQuestion(f"The value of {name} is too long; give at most {5 * MAX_VALUE} characters.")
     now = time.time() if now is None else now

@@ -6,15 +6,8 @@ from collections.abc import Iterable
 from datetime import datetime, timezone
 from typing import Any, Final
 
-from msgspec import Struct
-
+from adbc_telemetry.collector.queries.answers import Panel
 from adbc_telemetry.collector.queries.counting import Group, Groups, Intervals, Part, PartCounts
-
-COUNTING: Final = ("summary", "timeline", "operations", "drivers", "hosts", "errors")
-"""Panels that count events."""
-SINGLE: Final = ("newest", "slowest")
-"""Panels that show single events."""
-PANELS: Final = (*COUNTING, *SINGLE)
 
 _STEPS: Final = (1, 2, 5, 10, 15, 30, 60, 120, 180, 360, 720, 1440, 2880, 10_080, 43_200)
 """Minutes of an interval, as people count them."""
@@ -25,15 +18,6 @@ _ROWS: Final = 100
 _FAR_AHEAD: Final = 1440
 """Minutes. Clocks that are further ahead do not stretch the timeline."""
 _PERCENTILES: Final = ["p50_ms", "p95_ms", "p99_ms"]
-
-
-class Panel(Struct, frozen=True, kw_only=True):
-    """A table. Times are UTC in ISO 8601, latencies milliseconds; null is what events do not say."""
-
-    columns: list[str]
-    rows: list[list[Any]]
-    step_seconds: int | None = None
-    """The length of each interval, if the rows are intervals of time."""
 
 
 class Dashboard:

@@ -9,11 +9,9 @@ from typing import Any
 import msgspec
 
 from adbc_telemetry.collector import workers
-from adbc_telemetry.collector.queries.export import FileFormat
+from adbc_telemetry.collector.queries.answers import By, FileFormat, Panel, Report
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.panels import Panel
 from adbc_telemetry.collector.queries.questions import Questions
-from adbc_telemetry.collector.queries.report import By, Report
 
 
 class _Process:

@@ -12,11 +12,12 @@ from typing import Any, Final, TypeVar
 import numpy as np
 
 from adbc_telemetry.collector.queries import events
+from adbc_telemetry.collector.queries.answers import By, FileFormat, Panel, Report
 from adbc_telemetry.collector.queries.counting import select, slowest_bucket
-from adbc_telemetry.collector.queries.export import FileFormat, export_store
+from adbc_telemetry.collector.queries.export import export_store
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.panels import Dashboard, Panel, timeline_range
-from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, By, Report, report_over
+from adbc_telemetry.collector.queries.panels import Dashboard, timeline_range
+from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, report_over
 from adbc_telemetry.collector.queries.rollup import Array, Rollup
 from adbc_telemetry.collector.queries.rollups import Rollups
 from adbc_telemetry.collector.store.compaction import connect

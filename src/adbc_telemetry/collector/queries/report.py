@@ -5,11 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 from datetime import datetime, timedelta, timezone
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import duckdb
-from msgspec import Struct
 
+from adbc_telemetry.collector.queries.answers import TOP_ERRORS, By, ErrorRow, GroupRow, OperationRow, Report
 from adbc_telemetry.collector.queries.counting import Groups, Part, PartCounts, select
 from adbc_telemetry.collector.queries.events import where
 from adbc_telemetry.collector.queries.filters import COLUMN_OF, Filter
@@ -21,65 +21,6 @@ from adbc_telemetry.collector.store.snapshot import FileState, Snapshot, read_co
 
 MEMORY_LIMIT: Final = "120MB"
 """What DuckDB may take for a question."""
-
-TOP_ERRORS: Final = 10
-"""Classes of errors that a report names."""
-By = Literal["driver", "version", "operation", "host", "error"]
-
-
-class OperationRow(Struct, frozen=True, kw_only=True):
-    """One kind of operation. Latencies are in milliseconds, None where no event carries one."""
-
-    operation_type: str | None
-    statement_type: str | None
-    count: int
-    errors: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-
-
-class GroupRow(Struct, frozen=True, kw_only=True):
-    """The events that share the values a report is grouped by. Latencies are in milliseconds."""
-
-    values: list[str | None]
-    """As many as the report's `by` has columns; None where events do not say."""
-    count: int
-    errors: int
-    p50_ms: float | None
-    p95_ms: float | None
-    p99_ms: float | None
-
-
-class ErrorRow(Struct, frozen=True, kw_only=True):
-    """One class of errors and how many events ended in it."""
-
-    error_name: str
-    count: int
-
-
-class Report(Struct, frozen=True, kw_only=True):
-    """A range of events. Counts of sessions, statements and drivers are of distinct ones; times are UTC."""
-
-    events: int
-    errors: int
-    sessions: int
-    statements: int
-    drivers: int
-    first: datetime | None
-    last: datetime | None
-    operations: list[OperationRow]
-    """Most frequent first."""
-    top_errors: list[ErrorRow]
-    """Most frequent first, at most `TOP_ERRORS`."""
-    exact: bool = True
-    """False where there are so many events that percentiles are within 1 %, and the numbers of sessions and statements
-    within some 3 %. Counts are exact always."""
-    columns: list[str] | None = None
-    """What the groups are grouped by, if the report is grouped: names of the store's columns."""
-    groups: list[GroupRow] | None = None
-    """Most frequent first."""
-
 
 EXACT_EVENTS: Final = 2_000_000
 """Up to so many events, percentiles and distinct values are exact."""

@@ -9,10 +9,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Final
 
-from adbc_telemetry.collector.queries.export import FileFormat
+from adbc_telemetry.collector.queries.answers import PANELS, By, FileFormat, Panel, Report
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.panels import PANELS, Panel
-from adbc_telemetry.collector.queries.report import By, Report
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess
 
 _PROCESS: Final = "adbc_telemetry.collector.queries.process"

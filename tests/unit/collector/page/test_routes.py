@@ -21,9 +21,8 @@ from adbc_telemetry.collector.page.openapi import describe
 from adbc_telemetry.collector.page.plotly import plotly_js
 from adbc_telemetry.collector.page.routes import CONTENT_SECURITY_POLICY, page_routes
 from adbc_telemetry.collector.page.tables import to_csv
+from adbc_telemetry.collector.queries.answers import PANELS, OperationRow, Panel, Report
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.panels import PANELS, Panel
-from adbc_telemetry.collector.queries.report import OperationRow, Report
 from adbc_telemetry.collector.queries.service import QueriesUnavailable, QueryService
 
 

@@ -10,9 +10,10 @@ import pytest
 
 pytest.importorskip("duckdb")
 
+from adbc_telemetry.collector.queries.answers import Panel
 from adbc_telemetry.collector.queries.events import where
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.panels import Panel, time_text
+from adbc_telemetry.collector.queries.panels import time_text
 from adbc_telemetry.collector.queries.questions import Questions
 from adbc_telemetry.collector.store.compaction import connect
 from adbc_telemetry.collector.store.snapshot import Snapshot, read_consistently

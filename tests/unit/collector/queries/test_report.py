@@ -11,8 +11,9 @@ import pytest
 pytest.importorskip("duckdb")
 
 from adbc_telemetry.collector.queries import report as module
+from adbc_telemetry.collector.queries.answers import ErrorRow, GroupRow, OperationRow
 from adbc_telemetry.collector.queries.filters import Filter
-from adbc_telemetry.collector.queries.report import ErrorRow, GroupRow, OperationRow, build_report
+from adbc_telemetry.collector.queries.report import build_report
 from adbc_telemetry.collector.store.layout import StoreError
 from support.event_stores import NOON, EventStore, an_event
 
