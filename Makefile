@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test units whole quick check faults coverage pythons lint format bench chart pictures clean
+.PHONY: demo test one-half other-half quick check faults coverage pythons lint format bench chart pictures clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -34,15 +34,16 @@ $(STAMP): pyproject.toml Makefile
 demo: $(STAMP)
 	@$(BIN)/python demo/run.py $(if $(OPEN),--open)
 
-# Two runs at once, a core for each: units, and all else.
+# Two runs at once, a core for each, of about the same length: units and the whole collector, and all else.
+ONE_HALF := tests/unit $(wildcard tests/integration/test_collector_*.py)
 test: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync units whole
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync one-half other-half
 
-units: $(STAMP)
-	$(BIN)/python -m pytest tests/unit
+one-half: $(STAMP)
+	$(BIN)/python -m pytest $(ONE_HALF)
 
-whole: $(STAMP)
-	$(BIN)/python -m pytest tests --ignore tests/unit
+other-half: $(STAMP)
+	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(ONE_HALF))
 
 # The quick tests, by a rule that needs no list: see tests/conftest.py.
 quick: $(STAMP)
