@@ -121,8 +121,11 @@ SOURCES: Final[Mapping[str, Source]] = {
 }
 """Each field that is not a host or the authentication; every one of them also by its own name."""
 
-# Under its own name, a field is in the wire's unit.
-_OWN_UNIT: Final[Mapping[str, Read]] = {"socket_timeout": readers.count}
+# Under its own name, a field is in the wire's unit and words.
+_OWN_READERS: Final[Mapping[str, Read]] = {
+    "socket_timeout": readers.count,
+    "enable_sea_hybrid_results": readers.flag,
+}
 
 
 class HostSource(NamedTuple):
@@ -196,7 +199,7 @@ def connection_parameters(
 
 
 def _candidates(given: Mapping[str, Any], field: str, source: Source) -> Iterator[tuple[Read, Any]]:
-    yield _OWN_UNIT.get(field, source.read), given.get(field)
+    yield _OWN_READERS.get(field, source.read), given.get(field)
     for name in source.properties:
         yield source.read, given.get(name)
 

@@ -296,3 +296,7 @@ def _of_type(error: BaseException) -> ErrorCategory | None:
         if category is not None:
             return category
     return None
+
+
+CODES: Final = (_STATES, _ADBC, _HTTP, _SQLITE, _TYPES)
+"""All tables, in the order in which they are asked; for the documentation."""
