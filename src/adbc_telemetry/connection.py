@@ -29,6 +29,8 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from adbc_telemetry.config import PROPERTY_PREFIX, TelemetryConfiguration
 from adbc_telemetry.consent import Decision, Mode, Voice, users_voices
 from adbc_telemetry.context import StatementTelemetryContext
@@ -54,10 +56,10 @@ _LONGEST_MS: Final = 1e15
 
 
 class _NoLease:
-    """Stands in for the lease while telemetry is off."""
+    """Stands in for the lease while telemetry is off, and after `close`: a lease keeps credentials."""
 
-    def __init__(self, host: str) -> None:
-        self.client = NoopTelemetryClient(host)
+    def __init__(self, client: TelemetryClientProtocol) -> None:
+        self.client = client
 
     def release(self, timeout: float | None = None) -> bool:
         return True
@@ -100,7 +102,7 @@ class _Parts:
 
 def _no_lease(error: Exception, parts: _Parts, *_: object) -> Lease:
     parts.failure = type(error).__name__
-    return _NoLease(parts.host)
+    return _NoLease(NoopTelemetryClient(parts.host))
 
 
 @never_raises(_no_lease)
@@ -109,7 +111,7 @@ def _take_lease(
 ) -> Lease:
     config = parts.configuration()
     if config.consent is False:
-        return _NoLease(parts.host)
+        return _NoLease(NoopTelemetryClient(parts.host))
     return lease_for(
         parts.host,
         config,
@@ -174,7 +176,7 @@ class ConnectionTelemetry:
         self._parts = parts
         self._session = session
         self._lease = lease
-        self.errors = parts.errors
+        self.errors = parts.errors + session.errors
         # One token: the call that gets it closes. `list.pop` is atomic.
         self._open = [True]
 
@@ -333,7 +335,13 @@ class ConnectionTelemetry:
         Returns:
             True when nothing was lost for want of time, and for every call but the first.
         """
-        return self._take_leave(closed_in_ms) or self._lease.release(timeout)
+        if self._take_leave(closed_in_ms):
+            return True
+        lease = self._lease
+        try:
+            return lease.release(timeout)
+        finally:
+            self._lease = _NoLease(lease.client)
 
     async def aclose(self, timeout: float | None = None, *, closed_in_ms: float = 0) -> bool:
         """`close` for asyncio: the loop is never blocked."""
@@ -356,8 +364,7 @@ class ConnectionTelemetry:
         except IndexError:
             return True
         self.record_operation(OperationType.DELETE_SESSION, closed_in_ms)
-        session = self._session
-        self._session = TelemetrySessionContext(session_id=session.session_id)
+        self._session = replace(self._session, client=None)
         return False
 
     @never_raises(_count_error)
