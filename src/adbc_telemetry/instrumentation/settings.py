@@ -9,11 +9,11 @@ from typing import Any, Final
 
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
+from adbc_telemetry.export.endpoints import checked_endpoint
 from adbc_telemetry.instrumentation import adbc, pep249
 from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_pep249
 from adbc_telemetry.instrumentation.proxies import is_proxy
@@ -21,7 +21,7 @@ from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.manager import TelemetryClientManager
 from adbc_telemetry.schema import ExecutionResultFormat
 from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration
-from adbc_telemetry.transport.auth import Auth, checked_auth
+from adbc_telemetry.transport.auth import Auth
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
 _NOWHERE: Final = (
@@ -102,10 +102,9 @@ def resolve(
     if exporter is not None:
         checked_exporter(exporter)
     if endpoint is not None:
-        host: str | None = normalize_host(endpoint)
-        checked_auth(normalize_host(endpoint), auth)
+        host: str | None = checked_endpoint(endpoint, auth, own_exporter=exporter is not None)
     else:
-        host = _endpoint_of_the_environment(auth) or (None if exporter is None else _NOWHERE)
+        host = _endpoint_of_the_environment(auth, exporter) or (None if exporter is None else _NOWHERE)
     if host is None:
         return None
     return Settings(endpoint=host, config=config, auth=auth, exporter=exporter, **facts)
@@ -117,18 +116,14 @@ def _configuration_of_the_environment() -> TelemetryConfiguration:
     return config if config.consent is False else dataclasses.replace(config, enabled=True)
 
 
-def _no_endpoint(error: Exception, auth: Auth | None) -> str | None:
+def _no_endpoint(error: Exception, *_: object) -> str | None:
     return None
 
 
 @never_raises(_no_endpoint)
-def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
+def _endpoint_of_the_environment(auth: Auth | None, exporter: TelemetryExporter | None) -> str | None:
     endpoint = os.environ.get(ENDPOINT_VARIABLE, "").strip()
-    if not endpoint:
-        return None
-    host = normalize_host(endpoint)
-    checked_auth(host, auth)
-    return host
+    return checked_endpoint(endpoint, auth, own_exporter=exporter is not None) if endpoint else None
 
 
 @functools.cache
