@@ -118,6 +118,21 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
         return self._breaker.state
 
     @property
+    def breaker(self) -> CircuitBreaker:
+        """The breaker of the host."""
+        return self._breaker
+
+    @property
+    def wrapped(self) -> AbleExporter:
+        """See `AbleExporter.wrapped`."""
+        return self._inner
+
+    @property
+    def error_counter(self) -> AtomicCounter:
+        """Counts the exceptions of `inner` that were swallowed here."""
+        return self._errors
+
+    @property
     def errors(self) -> int:
         """How many exceptions of `inner` were swallowed here."""
         return self._errors.value()

@@ -125,7 +125,7 @@ def _split(endpoint: str) -> tuple[str, str]:
     A scheme of http is left in what follows, as `normalize_host` knows it.
     """
     if not isinstance(endpoint, str):
-        raise TypeError(f"endpoint must be a string, not {type(endpoint).__name__}")
+        raise TypeError(f"host must be a string, not {type(endpoint).__name__}")
     text = endpoint.strip()
     before, separator, after = text.partition("://")
     scheme = before.lower() + separator

@@ -1,1 +1,1 @@
-"""OpenTelemetry: spans and metrics of instrumented connections, and of the pipeline itself. Needs `adbc-telemetry[otel]`."""
+"""OpenTelemetry: spans and metrics of ADBC connections and of the pipeline itself. Needs `adbc-telemetry[otel]`."""
