@@ -6,9 +6,10 @@ client that is closed and collected leaves its counts behind, under the endpoint
 
 from __future__ import annotations
 
+import itertools
 import weakref
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Final, Protocol
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 from msgspec import Struct
 
@@ -143,22 +144,11 @@ class Total(Struct, frozen=True):
     breaker: CircuitBreaker | None
 
 
-class ExportObserver(Protocol):
-    """Is told of each export that was tried. Called on a sender's thread, without any lock."""
-
-    def __call__(
-        self, watched: Watched, number: int, seconds: float, result: ExportResult, error_type: str | None
-    ) -> None:
-        """An export has ended.
-
-        Args:
-            watched: which client made it.
-            number: of that, as in `Total`.
-            seconds: how long it took, with all its retries.
-            result: what the exporter has answered.
-            error_type: why it has not delivered all; None if it has.
-        """
-        ...
+ExportObserver: TypeAlias = Callable[[Watched, int, float, ExportResult, str | None], object]
+"""Is told of each export that was tried: which client has made it, and its number (see `Total`); the seconds that it took
+with all its retries; what the exporter has answered; why it has not delivered all, or None if it has. Called on a
+sender's thread, without any lock: it must not block.
+"""
 
 
 class _Gone(Struct, frozen=True):
@@ -172,6 +162,7 @@ class Accounts:
     def __init__(self) -> None:
         self.observers: tuple[ExportObserver, ...] = ()
         self._numbers: dict[Watched, int] = {}
+        self._next_number = itertools.count()  # two threads get two, so that no two endpoints share one
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -215,7 +206,7 @@ class Accounts:
         complete = result and not result.rejected
         watched = self._bounded(watched)
         error_type = None if complete else error_type_of(result)
-        observer(watched, self._number(watched), seconds, result, error_type)
+        observer(watched, self._numbers[watched], seconds, result, error_type)
 
     def _total(self, watched: Watched, living: list[ClientAccount], gone: _Gone | None) -> Total:
         moved = [] if gone is None else [gone]
@@ -223,7 +214,7 @@ class Accounts:
         opened = [account for account in living if account.is_open]
         return Total(
             watched=watched,
-            number=self._number(watched),
+            number=self._numbers[watched],
             stats=_sum(each.stats for each in accounts),
             undelivered=_sum_by_name(each.undelivered for each in accounts),
             capacity=sum(account.capacity for account in opened),
@@ -250,12 +241,12 @@ class Accounts:
         self._gone[watched] = _Gone(stats, _sum_by_name(each.undelivered for each in both))
 
     def _bounded(self, watched: Watched) -> Watched:
-        """`watched`, or `OTHERS` if there are too many."""
-        full = len(self._numbers) >= _MOST_ENDPOINTS
-        return OTHERS if full and watched not in self._numbers else watched
-
-    def _number(self, watched: Watched) -> int:
-        return self._numbers.setdefault(watched, len(self._numbers))
+        """`watched`, which has a number from now on, or `OTHERS` if there are too many."""
+        if watched not in self._numbers:
+            if len(self._numbers) >= _MOST_ENDPOINTS:
+                watched = OTHERS
+            self._numbers.setdefault(watched, next(self._next_number))
+        return watched
 
 
 def _sum(stats: Iterable[ClientStats]) -> ClientStats:
