@@ -145,8 +145,8 @@ class Total(Struct, frozen=True):
 
 
 ExportObserver: TypeAlias = Callable[[Watched, int, float, ExportResult, str | None], object]
-"""Is told of each export that was tried: which client has made it, and its number (see `Total`); the seconds that it took
-with all its retries; what the exporter has answered; why it has not delivered all, or None if it has. Called on a
+"""Is told of each export that was tried: which client has made it, and its number (see `Total`); the seconds that it
+took with all its retries; what the exporter has answered; why it has not delivered all, or None if it has. Called on a
 sender's thread, without any lock: it must not block.
 """
 
