@@ -28,8 +28,9 @@ from adbc_telemetry.protocols import ClientStats
 if TYPE_CHECKING:
     from adbc_telemetry.export.breaker import CircuitBreaker
 
-# More endpoints than this are counted together: metrics have a bound as memory has.
-_MOST_ENDPOINTS: Final = 1000
+# More endpoints than this are counted together. OpenTelemetry keeps 2,000 sets of attributes for each metric, and an
+# endpoint has one for each reason of a loss.
+_MOST_ENDPOINTS: Final = 250
 _LONGEST_READ_SECONDS: Final = 1.0
 _COUNTS: Final = tuple(name for name in ClientStats.__struct_fields__ if name != "last_failure")
 
@@ -47,7 +48,7 @@ class Watched(Struct, frozen=True):
 
 
 OTHERS: Final = Watched("", "")
-"""Stands for all endpoints after the first thousand."""
+"""Stands for all further endpoints, where there are too many to tell them apart."""
 
 
 class ClientAccount:
