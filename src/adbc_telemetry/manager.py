@@ -1,5 +1,8 @@
 """TelemetryClientManager: one client per host, shared by all connections through leases.
 
+Two endpoints on one host that need different exporters, such as `http://host:4318` and `otlp+http://host:4318`, count
+as two hosts here and everywhere: each has its own client, breaker and leases.
+
 A holder is the client of a host with its leases:
 
     state      what it means                                        what `acquire` does
@@ -24,14 +27,14 @@ from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.core.diagnostics import host_digits
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import is_secure, normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
+from adbc_telemetry.export.endpoints import checked_endpoint, normalize_endpoint, takes_credentials
 from adbc_telemetry.export.local import environment_is_local, local_file
 from adbc_telemetry.pipeline.shutdown import close_together
-from adbc_telemetry.transport.auth import Auth, checked_auth
+from adbc_telemetry.transport.auth import Auth
 
 
 class HolderState(Enum):
@@ -51,7 +54,7 @@ class TelemetryClientHolder:
         self._state = HolderState.SERVING
         self.gone = ReentrantEvent()
         # Where credentials may not go, none are asked for: `acquire` has refused a lease that brings some.
-        auth = self.authenticate if is_secure(host) else None
+        auth = self.authenticate if takes_credentials(host) else None
         self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
 
     @property
@@ -177,16 +180,15 @@ class TelemetryClientManager:
         """A lease of the one client of `host`, which is made if there is none.
 
         Args:
-            host: a host or an http(s) URL, in any spelling.
+            host: an endpoint in any spelling: a host, an http(s) URL, or another one of `export.endpoints`.
             config: of the client; the first lease's holds.
             auth: returns the headers that authenticate a request. The newest live lease's is used.
-            exporter: where batches go, instead of to the service; the first lease's holds.
+            exporter: where batches go, instead of where `host` says; the first lease's holds.
 
         Raises:
             ValueError, TypeError: as of `TelemetryClient`.
         """
-        name = normalize_host(host)
-        checked_auth(name, auth)
+        name = checked_endpoint(host, auth, own_exporter=exporter is not None)
         checked_config(config)
         if config.is_local and not environment_is_local():
             name = _local_host(config)
@@ -226,7 +228,7 @@ class TelemetryClientManager:
 
     def ref_count(self, host: str) -> int:
         """How many leases of `host` are live."""
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         with self._lock:
             holder = self._holders.get(name)
             return 0 if holder is None else len(holder.live_leases())

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.core.diagnostics import Diagnostics
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import AtomicCounter
 from adbc_telemetry.export.base import (
@@ -31,6 +30,7 @@ from adbc_telemetry.export.base import (
     takes_statements,
     with_abilities,
 )
+from adbc_telemetry.export.endpoints import normalize_endpoint
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ class CircuitBreakerManager:
         # pybreaker is slow to import, and not needed before there is a host.
         from adbc_telemetry.export.breaker import CircuitBreaker
 
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         if config is not None:
             checked_config(config)
         with self._lock:
@@ -75,7 +75,7 @@ class CircuitBreakerManager:
 
     def remove_circuit_breaker(self, host: str) -> None:
         """Forget the breaker of `host`; the next one starts closed. Does nothing if there is none."""
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         with self._lock:
             self._breakers.pop(name, None)
 
@@ -103,7 +103,7 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
         self, inner: TelemetryExporter, host: str, config: TelemetryConfiguration | None = None
     ) -> None:
         self._inner = with_abilities(checked_exporter(inner))
-        self._host = normalize_host(host)
+        self._host = normalize_endpoint(host)
         self._breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(self._host, config)
         self._errors = AtomicCounter()
 
@@ -116,6 +116,21 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
     def state(self) -> CircuitBreakerState:
         """The breaker's state."""
         return self._breaker.state
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The breaker of the host."""
+        return self._breaker
+
+    @property
+    def wrapped(self) -> AbleExporter:
+        """See `AbleExporter.wrapped`."""
+        return self._inner
+
+    @property
+    def error_counter(self) -> AtomicCounter:
+        """Counts the exceptions of `inner` that were swallowed here."""
+        return self._errors
 
     @property
     def errors(self) -> int:

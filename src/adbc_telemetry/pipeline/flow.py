@@ -17,7 +17,7 @@ from typing import Any
 
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.core.native import RLock
-from adbc_telemetry.export.base import BatchOutcome, ExportOutcome
+from adbc_telemetry.export.base import BatchOutcome, ExportOutcome, ExportResult
 from adbc_telemetry.pipeline.account import Account
 from adbc_telemetry.pipeline.barriers import Barrier, FlushBarriers
 from adbc_telemetry.pipeline.batch_timing import BatchTiming
@@ -128,14 +128,12 @@ class EventFlow:
         with self.lock:
             self.in_flight.become(logs)
 
-    def batch_returned(
-        self, batch: BatchOutcome, outcome: ExportOutcome, *, preempted: bool
-    ) -> Unsent | None:
+    def batch_returned(self, batch: BatchOutcome, result: ExportResult, *, preempted: bool) -> Unsent | None:
         """The exporter is done with the batch in flight.
 
         Args:
             batch: how its events ended.
-            outcome: how those ended that were neither delivered nor rejected.
+            result: its outcome says how those ended that were neither delivered nor rejected.
             preempted: whether the sender asked the export to end early.
 
         Returns:
@@ -146,8 +144,8 @@ class EventFlow:
                 return None
             now = time.monotonic()
             can_wait = self.lifecycle.is_open and not self._at_exit
-            held = outcome is ExportOutcome.DROPPED and self._holds and can_wait
-            cut_short = outcome is ExportOutcome.CANCELLED and preempted
+            held = result.outcome is ExportOutcome.DROPPED and self._holds and can_wait
+            cut_short = result.outcome is ExportOutcome.CANCELLED and preempted
             unsent = Unsent.LOST
             if not batch.unsent:
                 if self.in_flight.count == self.batch_size:
@@ -160,17 +158,17 @@ class EventFlow:
             elif self._spools:
                 return Unsent.TO_SPOOL
             self.in_flight.end()
-            self.account.exported(batch, outcome, spooled=0, requeued=unsent is Unsent.REQUEUED)
+            self.account.exported(batch, result, spooled=0, requeued=unsent is Unsent.REQUEUED)
             return unsent
 
-    def batch_spooled(self, batch: BatchOutcome, outcome: ExportOutcome, spooled: int) -> None:
+    def batch_spooled(self, batch: BatchOutcome, result: ExportResult, spooled: int) -> None:
         """`spooled` of the unsent events of the batch are in the spool; the others are lost."""
         with self.lock:
             if (
                 not self.lifecycle.is_closed
             ):  # else the close did not wait any longer for the disk, and counted them
                 self.in_flight.end()
-                self.account.exported(batch, outcome, spooled=spooled, requeued=False)
+                self.account.exported(batch, result, spooled=spooled, requeued=False)
 
     def _requeue(self, events: Sequence[Event]) -> None:
         self.queue.requeue(events)

@@ -20,7 +20,7 @@ from adbc_telemetry.core.hosts import base_url, normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.core.version import __version__
-from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
+from adbc_telemetry.transport.auth import SYSTEM_TLS, Auth, TlsFiles, checked_auth, credentials
 from adbc_telemetry.transport.errors import (
     ExportError,
     HttpStatusError,
@@ -85,6 +85,7 @@ class RetryingTransport:
         config: `max_retries`, `retry_delay_ms`, `request_timeout_ms` and `compression`.
         auth: returns the headers that authenticate a request; called for every request, on the sending thread.
         anonymous_path: the path for requests without credentials; None for the same `path`.
+        tls: files for TLS, instead of what the system has.
 
     Raises:
         ValueError: `host` names no host, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
@@ -100,12 +101,14 @@ class RetryingTransport:
         *,
         auth: Auth | None = None,
         anonymous_path: str | None = None,
+        tls: TlsFiles = SYSTEM_TLS,
     ) -> None:
         self.host = normalize_host(host)
         self._path = path
         self._anonymous_path = path if anonymous_path is None else anonymous_path
         self._config = checked_config(config)
         self._auth = checked_auth(self.host, auth)
+        self._tls = tls
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
@@ -220,7 +223,7 @@ class RetryingTransport:
         # The first time this imports urllib3. Don't do it with the lock: the dispatcher takes the lock in `preempt`.
         with fork_gate:
             from adbc_telemetry.transport.http import HttpTransport
-        return HttpTransport(self.host)
+        return HttpTransport(self.host, self._tls)
 
     def _wait(self, until: float, deadline: float | None, seen: _Preemptions, asked: bool) -> bool:
         """Wait until `until`; return False at once if that is past the deadline, or the transport is closed.
