@@ -339,13 +339,14 @@ def lease_for(
     exporter: TelemetryExporter | None = None,
     configure: Configure | None = None,
     client_version: str | None = None,
+    tenant: str | int | None = None,
 ) -> Lease:
     """A connection's lease: of the host's client if the user has said yes; if the user is silent, as the flags say.
 
     Args:
         host: a host or an http(s) URL.
         config: the settings. Its `consent` is what the user has said, and is not False.
-        auth, exporter: as of `TelemetryClientManager.acquire`.
+        auth, exporter, tenant: as of `TelemetryClientManager.acquire`.
         configure: the settings, once the flags are known; by default `config` with the flags in the place of defaults.
         client_version: the driver's version, in the request for flags.
 
@@ -353,9 +354,11 @@ def lease_for(
         ValueError, TypeError: as of `TelemetryClientManager.acquire`.
     """
 
+    tenant = tenant if isinstance(tenant, (str, int)) else None
+
     def acquire(settled: TelemetryConfiguration) -> Lease:
         return TelemetryClientManager.get_instance().acquire(
-            host, replace(settled, enabled=True), auth=auth, exporter=exporter
+            host, replace(settled, enabled=True), auth=auth, exporter=exporter, tenant=tenant
         )
 
     if config.consent:

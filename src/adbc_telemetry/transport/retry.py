@@ -2,6 +2,9 @@
 
 `RetryingTransport` makes each attempt with an `HttpTransport`, and waits between attempts. A wait ends at once on a
 deadline, a close or a preemption; there is no retry after a deadline or a close.
+
+A `Retry-After` holds for the endpoint and not only for the request that got it: later requests wait for its end too.
+Each client adds a random part to it, so that clients that were refused together do not come back together.
 """
 
 from __future__ import annotations
@@ -33,7 +36,11 @@ if TYPE_CHECKING:
 
 _MAX_BACKOFF_SECONDS: Final = 30.0
 # Not `random.uniform`: its sequence belongs to the host program, and a forked child would repeat the parent's.
-_uniform = SystemRandom().uniform
+_random = SystemRandom()
+_uniform = _random.uniform
+
+
+_SPREAD: Final = 0.25  # the random part of a Retry-After that each client adds, at most
 
 
 class Wait(Struct, frozen=True):
@@ -111,7 +118,7 @@ class RetryingTransport:
         self._expires: float | None = None
         self._preemptions = _Preemptions()
         self._holds_open = True
-        self._quiet_until = 0.0  # the end of a Retry-After that a preemption has cut short; 0 for none
+        self._quiet_until = 0.0  # the end of a Retry-After that no request has waited for yet; 0 for none
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -155,10 +162,19 @@ class RetryingTransport:
             except ExportError as error:
                 wait = wait_before_retry(error, retries, self._config)
                 if wait is None:
+                    self._remember_quiet(error)
                     raise
-                if not self._wait(time.monotonic() + wait.seconds, deadline, seen, wait.asked):
+                until = time.monotonic() + wait.seconds + (_spread(wait.seconds) if wait.asked else 0.0)
+                if not self._wait(until, deadline, seen, wait.asked):
                     raise
                 retries += 1
+
+    def _remember_quiet(self, error: ExportError) -> None:
+        """No retry is left, but the endpoint has asked for quiet: the next request waits for that."""
+        seconds = error.retry_after if isinstance(error, HttpStatusError) else None
+        if seconds and not is_terminal_error(error):
+            with self._lock:
+                self._quiet_until = max(self._quiet_until, time.monotonic() + seconds + _spread(seconds))
 
     def expire(self, deadline: float) -> None:
         """Have every request, also one under way, be over by `deadline` (`time.monotonic()`)."""
@@ -256,6 +272,10 @@ class RetryingTransport:
         """Have every wait look again at what has changed. Called with the lock."""
         changed, self._changed = self._changed, ReentrantEvent()
         changed.set()
+
+
+def _spread(seconds: float) -> float:
+    return _random.uniform(0, _SPREAD * seconds)
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

@@ -67,9 +67,10 @@ def test_a_local_connection_does_not_share_the_client_that_sends(
     with (
         manager.acquire(server.url, TelemetryConfiguration(enabled=True)) as sending,
         manager.acquire(server.url, local) as staying,
-        manager.acquire("another.example", local) as staying_too,
+        manager.acquire(server.url, local) as staying_too,
     ):
         assert staying.client is staying_too.client
+        assert staying.client.host == sending.client.host
         sending.client.enqueue(make_log("sent"))
         staying.client.enqueue(make_log("kept"))
     assert server.accepted == ["sent"]
