@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import NamedTuple
 
@@ -71,7 +71,7 @@ class TelemetryClientHolder:
         self._state = HolderState.SERVING
         self.gone = ReentrantEvent()
         # Where credentials may not go, none are asked for: `acquire` has refused a lease that brings some.
-        auth = self.authenticate if is_secure(host) else None
+        auth = HoldersAuth(self) if is_secure(host) else None
         self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
 
     @property
@@ -117,13 +117,29 @@ class TelemetryClientHolder:
         self._state = HolderState.GONE
         self._leases.clear()
 
+    def who_authenticates(self) -> Sequence[TelemetryClientLease]:
+        """The live leases. While the client drains, it is the last one although that is released."""
+        return self.live_leases() or tuple(self._leases)
+
     def authenticate(self) -> Mapping[str, str] | None:
         """The headers by the newest live lease that has any. Called on the sender's side, for every request."""
-        # While the client drains, the last lease authenticates although it is released.
-        for lease in reversed(self.live_leases() or tuple(self._leases)):
+        for lease in reversed(self.who_authenticates()):
             if lease.auth is not None:
                 return lease.auth()
         return None
+
+
+class HoldersAuth:
+    """The `auth` of a holder's client; see `transport.auth.SharedAuth`."""
+
+    def __init__(self, holder: TelemetryClientHolder) -> None:
+        self._holder = holder
+
+    def __call__(self) -> Mapping[str, str] | None:
+        return self._holder.authenticate()
+
+    def is_given(self) -> bool:
+        return any(lease.auth is not None for lease in self._holder.who_authenticates())
 
 
 class TelemetryClientLease:

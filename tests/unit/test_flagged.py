@@ -201,6 +201,9 @@ def test_while_the_endpoint_is_down_nothing_waits_longer_than_the_first_answer_m
         assert seconds_of(first.close) < 2
         for _ in range(3):
             assert seconds_of(lambda: use_and_close(silent(url))) < 0.2
+        host_flags = FeatureFlagManager.get_instance().known(url)
+        assert host_flags is not None
+        wait_until(lambda: host_flags.answered, timeout=5)  # the request for flags itself ends, too
 
 
 def test_an_auth_that_hangs_holds_up_a_close_no_longer_than_the_first_answer_may_take(

@@ -49,7 +49,7 @@ def tenants_by_credentials(server: TelemetryServer) -> dict[str, set[int]]:
     return found
 
 
-def test_events_of_a_tenant_never_travel_under_anothers_credentials_on_a_host_that_they_share(
+def test_events_of_a_tenant_never_travel_under_the_credentials_of_another_on_a_host_that_they_share(
     server: TelemetryServer,
 ) -> None:
     tenants = [1, 2, 3]
@@ -168,7 +168,7 @@ def test_a_fetch_of_many_rows_is_one_event_however_it_is_read(way: str) -> None:
 @pytest.mark.slow
 def test_many_clients_leave_a_server_alone_for_as_long_as_it_asks_and_come_back_one_by_one() -> None:
     """The short version of `benchmarks/polite.py`, which takes a thousand clients."""
-    arguments = ["--clients", "120", "--processes", "3", "--retry-after", "1", "--windows", "4"]
+    arguments = ["--clients", "120", "--processes", "3", "--retry-after", "1", "--windows", "3"]
     out = subprocess.run(
         [sys.executable, str(POLITE), *arguments], capture_output=True, text=True, timeout=100
     )

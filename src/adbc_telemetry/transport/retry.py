@@ -25,6 +25,7 @@ from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
 from adbc_telemetry.transport.errors import (
+    CredentialsChangedError,
     ExportError,
     HttpStatusError,
     RequestCancelledError,
@@ -132,19 +133,28 @@ class RetryingTransport:
         """Where requests go."""
         return base_url(self.host) + (self._anonymous_path if self._auth is None else self._path)
 
-    def post(self, body: bytes, headers: Mapping[str, str], deadline: float | None) -> bytes | None:
+    def post(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: float | None,
+        *,
+        anonymous: bool | None = None,
+    ) -> bytes | None:
         """Post `body`, again after a failure that may pass.
 
         Args:
             body: what to send; it is compressed here if the configuration says so.
             headers: what to say about it, besides credentials, compression and user agent.
             deadline: the `time.monotonic()` value by which this returns, or None.
+            anonymous: whether `body` is meant for requests without credentials; None for any request.
 
         Returns:
             The answer's body; None if it was too long.
 
         Raises:
             ExportError: of the last attempt; see `HttpTransport.post`.
+            CredentialsChangedError: `anonymous` is not how it is.
         """
         headers = {**headers, "User-Agent": f"adbc-telemetry/{__version__}"}
         if self._config.compression == "gzip":
@@ -158,7 +168,7 @@ class RetryingTransport:
         retries = 0
         while True:
             try:
-                return self._attempt(body, headers, deadline)
+                return self._attempt(body, headers, deadline, anonymous)
             except ExportError as error:
                 wait = wait_before_retry(error, retries, self._config)
                 if wait is None:
@@ -212,8 +222,12 @@ class RetryingTransport:
         if transport is not None:
             transport.close()
 
-    def _attempt(self, body: bytes, headers: dict[str, str], deadline: float | None) -> bytes | None:
+    def _attempt(
+        self, body: bytes, headers: dict[str, str], deadline: float | None, anonymous: bool | None
+    ) -> bytes | None:
         authentication = credentials(self.host, self._auth)
+        if anonymous is not None and anonymous is not (authentication is None):
+            raise CredentialsChangedError(authentication is None)
         transport = self._transport or self._make_transport()
         with self._lock:
             if self._closed:
