@@ -129,17 +129,19 @@ class CircuitBreaker:
                 that long at least.
         """
         with self._lock:
+            if permit.generation == self._generation:
+                self._count(success)
             if retry_after is not None and not success:
                 self._quiet_until = max(self._quiet_until, time.monotonic() + retry_after)
-            if permit.generation != self._generation:
-                return
-            self._probing = False
-            if success:
-                self._breaker.call(_succeed)
-            elif success is not None:
-                with contextlib.suppress(_ExportFailed):  # pybreaker counts the exception and raises it again
-                    self._breaker.call(_fail)
         self._tell()
+
+    def _count(self, success: bool | None) -> None:
+        self._probing = False
+        if success:
+            self._breaker.call(_succeed)
+        elif success is not None:
+            with contextlib.suppress(_ExportFailed):  # pybreaker counts the exception and raises it again
+                self._breaker.call(_fail)
 
     def _changed(self, old: str, new: str) -> None:
         self._generation += 1

@@ -202,7 +202,12 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 def spread(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """What each client adds to a Retry-After: nothing, in these tests; the times that it was asked about."""
     asked: list[float] = []
-    monkeypatch.setattr(retry, "_spread", lambda seconds: asked.append(seconds) or 0.0)
+
+    def none(seconds: float) -> float:
+        asked.append(seconds)
+        return 0.0
+
+    monkeypatch.setattr(retry, "_spread", none)
     return asked
 
 
