@@ -77,7 +77,7 @@ class TelemetryClient:
         self._host = checked_endpoint(host, auth, own_exporter=exporter is not None)
         self._enabled = config.enabled and not opted_out()
         if self._enabled:
-            config, exporter = as_the_user_wants(config, exporter)
+            config, exporter = as_the_user_wants(config, exporter, auth)
             self._config = config
         chain = _chain(self._host, config, exporter, auth)
         self._delivery = BatchDelivery(self._host, config, chain, enabled=self._enabled)

@@ -107,7 +107,11 @@ def _no_lease(error: Exception, parts: _Parts, *_: object) -> Lease:
 
 @never_raises(_no_lease)
 def _take_lease(
-    parts: _Parts, auth: Auth | None, exporter: TelemetryExporter | None, driver_version: str
+    parts: _Parts,
+    auth: Auth | None,
+    exporter: TelemetryExporter | None,
+    driver_version: str,
+    workspace_id: int | None,
 ) -> Lease:
     config = parts.configuration()
     if config.consent is False:
@@ -119,6 +123,7 @@ def _take_lease(
         exporter=exporter,
         configure=parts.configuration,
         client_version=driver_version,
+        tenant=workspace_id,
     )
 
 
@@ -213,7 +218,7 @@ class ConnectionTelemetry:
             session_id: ties the connection's events together; by default a new UUID.
             opened_in_ms: how long connecting took, until now, in milliseconds; 0 by default. It is the latency of
                 CREATE_SESSION.
-            workspace_id: the Databricks workspace.
+            workspace_id: the Databricks workspace. Workspaces that share a host do not share credentials.
             auth_type: how the connection authenticates, as the driver calls it; never a credential.
             client_app_name: the application, as its author calls it.
             default_result_format: of statements that do not say their own.
@@ -226,7 +231,7 @@ class ConnectionTelemetry:
         parts = _Parts(properties, host)
         if notice is not None:
             _give_notice(parts, notice, driver_name)
-        lease = _take_lease(parts, auth, exporter, driver_version)
+        lease = _take_lease(parts, auth, exporter, driver_version, workspace_id)
         is_off = isinstance(lease, _NoLease)
         if connection_parameters is None and not is_off:
             connection_parameters = _connection_parameters(parts, properties, allowed)

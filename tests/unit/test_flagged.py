@@ -201,6 +201,9 @@ def test_while_the_endpoint_is_down_nothing_waits_longer_than_the_first_answer_m
         assert seconds_of(first.close) < 2
         for _ in range(3):
             assert seconds_of(lambda: use_and_close(silent(url))) < 0.2
+        host_flags = FeatureFlagManager.get_instance().known(url)
+        assert host_flags is not None
+        wait_until(lambda: host_flags.answered, timeout=5)  # the request for flags itself ends, too
 
 
 def test_an_auth_that_hangs_holds_up_a_close_no_longer_than_the_first_answer_may_take(
@@ -321,7 +324,7 @@ def test_settings_come_from_flags_in_any_case_and_the_users_own_beat_them(flags:
     telemetry.close()
 
 
-def test_a_flag_of_the_propertys_own_name_turns_telemetry_on(flags: FlagServer) -> None:
+def test_a_flag_that_is_named_as_the_property_turns_telemetry_on(flags: FlagServer) -> None:
     flags.flags[PREFIX + "ENABLED"] = "true"
     telemetry = silent(flags.url)
     assert telemetry.close()

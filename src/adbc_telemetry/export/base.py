@@ -55,6 +55,7 @@ class ExportResult(Struct, frozen=True):
         rejected: logs that were refused.
         reason: why not all logs were delivered, in words without a host, a token or a payload; None if they were.
         unsent: the logs that `outcome` is about, if the exporter can tell which; else they are the batch's last ones.
+        retry_after: for how many seconds the other side has asked to be left alone, if it has.
     """
 
     outcome: ExportOutcome
@@ -62,6 +63,7 @@ class ExportResult(Struct, frozen=True):
     rejected: int = 0
     reason: str | None = None
     unsent: Sequence[TelemetryFrontendLog] | None = None
+    retry_after: float | None = None
 
     def batch_outcome(self, batch: Sequence[TelemetryFrontendLog]) -> BatchOutcome:
         """What became of each log of `batch`. The counts add up, even if a foreign exporter has miscounted."""

@@ -150,14 +150,17 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
         if permit is None:
             return ExportResult(ExportOutcome.DROPPED, reason="the circuit is open")
         success: bool | None = False
+        retry_after: float | None = None
         try:
             result = safe_export(self._inner, logs, deadline, self._errors)
             # Logs that were refused one by one say something about the logs, nothing about the endpoint.
             refused = result.outcome is ExportOutcome.REJECTED and result.rejected >= len(logs)
             cancelled = result.outcome is ExportOutcome.CANCELLED
             success = None if refused or cancelled else bool(result)
+            if isinstance(result.retry_after, (int, float)):  # a foreign exporter may say anything
+                retry_after = result.retry_after
         finally:
-            self._breaker.report(permit, success)
+            self._breaker.report(permit, success, retry_after)
         return result
 
     def expire(self, deadline: float) -> None:

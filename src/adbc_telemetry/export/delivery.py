@@ -75,6 +75,7 @@ class Delivery(Generic[Item]):
             None  # of all items that are left; once it is set nothing more is sent
         )
         self._reason: str | None = None
+        self._retry_after: float | None = None
 
     def reject(self, count: int, reason: str) -> None:
         """Count items that will not be sent, or were refused."""
@@ -122,6 +123,7 @@ class Delivery(Generic[Item]):
             reason=self._reason,
             # Requests are made in the order of the items, and none after the one that has failed.
             unsent=logs[self._ended :] if self._outcome is not None else None,
+            retry_after=self._retry_after,
         )
 
     def _split(self, items: Sequence[Item], reason: str) -> None:
@@ -136,3 +138,4 @@ class Delivery(Generic[Item]):
     def _stop(self, outcome: ExportOutcome, error: ExportError) -> None:
         self._outcome = outcome
         self._reason = str(error)
+        self._retry_after = error.retry_after if isinstance(error, HttpStatusError) else None

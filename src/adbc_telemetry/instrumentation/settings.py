@@ -61,7 +61,9 @@ class Settings:
             driver_version=facts.driver_version,
             client_app_name=self.client_app_name,
         )
-        lease = lease_for(self.endpoint, self.config, auth=self.auth, exporter=self.exporter)
+        lease = lease_for(
+            self.endpoint, self.config, auth=self.auth, exporter=self.exporter, tenant=self.workspace_id
+        )
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=self.workspace_id,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import Final, Protocol, runtime_checkable
 
 from msgspec import Struct
 
@@ -30,6 +30,24 @@ class TlsFiles(Struct, frozen=True):
 
 
 SYSTEM_TLS: Final = TlsFiles()
+
+
+@runtime_checkable
+class SharedAuth(Protocol):
+    """An `auth` that stands for those of several connections."""
+
+    def __call__(self) -> Mapping[str, str] | None:
+        """See `Auth`."""
+        ...
+
+    def is_given(self) -> bool:
+        """Whether any of them has one."""
+        ...
+
+
+def may_authenticate(auth: Auth | None) -> bool:
+    """Whether requests are expected to have credentials, without asking for them."""
+    return auth.is_given() if isinstance(auth, SharedAuth) else auth is not None
 
 
 def checked_auth(host: str, auth: Auth | None) -> Auth | None:

@@ -40,6 +40,18 @@ class RequestCancelledError(ExportError):
     """The exporter was closed or preempted, or the export's deadline came, before the request had succeeded."""
 
 
+class CredentialsChangedError(Exception):
+    """The request was not made: its body is meant for a request with credentials, and there are none, or vice versa.
+
+    Attributes:
+        anonymous: whether there are none.
+    """
+
+    def __init__(self, anonymous: bool) -> None:
+        super().__init__()
+        self.anonymous = anonymous
+
+
 def is_terminal_status(status: int) -> bool:
     """Whether an HTTP status says that the same request would never succeed: 3xx, and all 4xx except "later"."""
     return 300 <= status < 500 and status not in _RETRYABLE_4XX
