@@ -157,14 +157,13 @@ def _connected(address: Address, request: RequestUnderWay) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         request.use(sock)
         sock.connect(where)
+        if not isinstance(sock, DeadlineSocket):
+            sock = DeadlineSocket(family, kind, protocol, fileno=sock.detach())
+            request.use(sock)  # it may be cancelled by now
     except BaseException:
         sock.close()
         raise
-    if isinstance(sock, DeadlineSocket):
-        return sock
-    taken_over = DeadlineSocket(family, kind, protocol, fileno=sock.detach())
-    request.use(taken_over)
-    return taken_over
+    return sock
 
 
 def _has_been_replaced() -> bool:
