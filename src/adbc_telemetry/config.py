@@ -25,6 +25,9 @@ _Positive: TypeAlias = Annotated[
 _NotNegative: TypeAlias = Annotated[
     int, msgspec.Meta(ge=0, le=_MAXIMUM, description=f"from 0 to {_MAXIMUM} (a whole number)")
 ]
+_PositiveOrNone: TypeAlias = Annotated[
+    _Positive | None, msgspec.Meta(description=f"from 1 to {_MAXIMUM} (a whole number), or None")
+]
 Compression: TypeAlias = Annotated[Literal["none", "gzip"], msgspec.Meta(description="none or gzip")]
 _CircuitOpen: TypeAlias = Annotated[Literal["drop", "retain"], msgspec.Meta(description="drop or retain")]
 
@@ -36,7 +39,10 @@ class TelemetryConfiguration:
     Attributes:
         enabled: whether events are recorded at all. An explicit False beats everything, whether it is given here,
             as a property or in the environment. See also `consent`.
-        batch_size: the most events in one batch. A batch is sent as soon as this many events wait.
+        batch_size: a batch is sent as soon as this many events wait.
+        max_batch_size: the most events in one batch of a busy client, which sends what has come meanwhile in fewer and
+            larger requests. None is ten times `batch_size`, but not before full batches have followed each other
+            for a second: up to then `batch_size` is the most. A batch is never larger than `max_request_bytes`.
         flush_interval_ms: how long an event waits for others before it is sent.
         max_retries: how often a failed request is tried again (0: never).
         retry_delay_ms: the upper bound of the first back-off. It doubles with each retry, with full jitter.
@@ -63,6 +69,7 @@ class TelemetryConfiguration:
     circuit_breaker_threshold: _Positive = 5
     circuit_breaker_timeout_ms: _Positive = 60_000
     max_queue_size: _Positive = 10_000
+    max_batch_size: _PositiveOrNone = None
     max_request_bytes: _Positive = 1_000_000
     request_timeout_ms: _Positive = 10_000
     close_timeout_ms: _NotNegative = 5_000
@@ -154,7 +161,7 @@ def _read_text(name: str, text: str) -> object:
     kind = _TYPES[name].__origin__
     if kind is bool:
         return True if text in _TRUE else False if text in _FALSE else None
-    if kind is int:
+    if kind is int or _TYPES[name] == _PositiveOrNone:
         try:
             return int(text)
         except ValueError:

@@ -15,7 +15,7 @@ from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter, RequestLimit
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.auth import Auth
 from adbc_telemetry.transport.retry import RetryingTransport
@@ -55,7 +55,7 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
                 host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
             )
         )
-        self._max_request_bytes = config.max_request_bytes
+        self._limit = RequestLimit(config.max_request_bytes)
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -88,14 +88,14 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
         def request(body: bytes, count: int) -> int:
             return _accepted(self._transport.post(body, _HEADERS, deadline), count)
 
-        delivery = Delivery(request, _body, self._max_request_bytes)
+        delivery = Delivery(request, _body, self._limit)
         with self._encoding:
             encoded = self._encoder.encode_strings(logs)
         strings = [string for string in encoded if string is not None]
         if len(strings) < len(encoded):
             delivery.reject(len(encoded) - len(strings), NOT_ENCODABLE)
             logs = [log for log, string in zip(logs, encoded, strict=True) if string is not None]
-        for run in split_strings(strings, self._max_request_bytes):
+        for run in split_strings(strings, self._limit.bytes()):
             delivery.send(run)
         return delivery.result(logs)
 
