@@ -10,6 +10,8 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
 
 import msgspec
 
+from adbc_telemetry.core import zstd
+
 PROPERTY_PREFIX: Final = "adbc.databricks.telemetry."
 ENVIRONMENT_PREFIX: Final = "DATABRICKS_TELEMETRY_"
 
@@ -28,7 +30,9 @@ _NotNegative: TypeAlias = Annotated[
 _PositiveOrNone: TypeAlias = Annotated[
     _Positive | None, msgspec.Meta(description=f"from 1 to {_MAXIMUM} (a whole number), or None")
 ]
-Compression: TypeAlias = Annotated[Literal["none", "gzip"], msgspec.Meta(description="none or gzip")]
+Compression: TypeAlias = Annotated[
+    Literal["none", "gzip", "zstd"], msgspec.Meta(description="none, gzip or zstd")
+]
 _CircuitOpen: TypeAlias = Annotated[Literal["drop", "retain"], msgspec.Meta(description="drop or retain")]
 
 
@@ -53,7 +57,8 @@ class TelemetryConfiguration:
         max_request_bytes: the largest body of a request, before compression.
         request_timeout_ms: how long one request may take, from connecting to the last byte of the response.
         close_timeout_ms: how long `close` and the exit of the process wait for delivery.
-        compression: how request bodies are compressed: "none" or "gzip".
+        compression: how request bodies are compressed: "none", "gzip", or "zstd", which is smaller and faster and needs
+            Python 3.14 or `adbc-telemetry[zstd]`. An endpoint that does not take it (415) gets bodies as they are.
         circuit_open: what happens to events while the circuit is open: "drop" or "retain".
         spool_dir: a folder for events that could not be delivered, or None. They are sent when the endpoint works
             again, possibly by another process. Needs POSIX file locks, which Windows does not have.
@@ -172,6 +177,8 @@ def _read_text(name: str, text: str) -> object:
 def _is_sound(name: str, value: object) -> bool:
     if name == "spool_dir":
         return value is None or (isinstance(value, (str, os.PathLike)) and sys.platform != "win32")
+    if name == "compression" and value == "zstd" and not zstd.is_available():
+        return False
     try:
         msgspec.convert(value, _TYPES[name])
     except msgspec.ValidationError:
@@ -181,6 +188,8 @@ def _is_sound(name: str, value: object) -> bool:
 
 def _problem(name: str, value: object) -> str:
     """What to do about a value that is not sound."""
+    if name == "compression" and value == "zstd":
+        return "compression zstd needs Python 3.14, or: pip install 'adbc-telemetry[zstd]'"
     if name != "spool_dir":
         (meta,) = _TYPES[name].__metadata__
         return f"{name} must be {meta.description}, not {value!r}"

@@ -6,7 +6,6 @@ deadline, a close or a preemption; there is no retry after a deadline or a close
 
 from __future__ import annotations
 
-import gzip
 import time
 from collections.abc import Mapping
 from random import SystemRandom
@@ -14,13 +13,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.config import Compression, TelemetryConfiguration, checked_config
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.hosts import base_url, normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.transport.auth import SYSTEM_TLS, Auth, TlsFiles, checked_auth, credentials
+from adbc_telemetry.transport.compression import compressed
 from adbc_telemetry.transport.errors import (
     ExportError,
     HttpStatusError,
@@ -31,6 +31,7 @@ from adbc_telemetry.transport.errors import (
 if TYPE_CHECKING:
     from adbc_telemetry.transport.http import HttpTransport
 
+_UNSUPPORTED_MEDIA_TYPE: Final = 415
 _MAX_BACKOFF_SECONDS: Final = 30.0
 # Not `random.uniform`: its sequence belongs to the host program, and a forked child would repeat the parent's.
 _uniform = SystemRandom().uniform
@@ -109,6 +110,7 @@ class RetryingTransport:
         self._config = checked_config(config)
         self._auth = checked_auth(self.host, auth)
         self._tls = tls
+        self._compression: Compression = config.compression
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
@@ -143,9 +145,19 @@ class RetryingTransport:
             ExportError: of the last attempt; see `HttpTransport.post`.
         """
         headers = {**headers, "User-Agent": f"adbc-telemetry/{__version__}"}
-        if self._config.compression == "gzip":
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, compresslevel=6, mtime=0)
+        compression = self._compression
+        if compression == "none":
+            return self._post(body, headers, deadline)
+        encoded = {**headers, "Content-Encoding": compression}
+        try:
+            return self._post(compressed(body, compression), encoded, deadline)
+        except HttpStatusError as error:
+            if error.status != _UNSUPPORTED_MEDIA_TYPE:
+                raise
+        self._compression = "none"  # the endpoint has said that it does not take it
+        return self._post(body, headers, deadline)
+
+    def _post(self, body: bytes, headers: dict[str, str], deadline: float | None) -> bytes | None:
         with self._lock:
             seen = self._preemptions
             quiet_until = self._quiet_until
