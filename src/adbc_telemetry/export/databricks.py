@@ -16,7 +16,7 @@ from adbc_telemetry.core.native import Lock
 from adbc_telemetry.events.anonymous import AnonymousLogEncoder
 from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter, RequestLimit
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.auth import Auth
 from adbc_telemetry.transport.errors import CredentialsChangedError
@@ -58,7 +58,7 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
                 host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
             )
         )
-        self._max_request_bytes = config.max_request_bytes
+        self._limit = RequestLimit(config.max_request_bytes)
         self.anonymous = (
             auth is None
         )  # whether the last request had no credentials, and the next has none either
@@ -107,11 +107,11 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
         def request(encoded: bytes, count: int) -> int:
             return _accepted(body.post(encoded, deadline), count)
 
-        delivery = Delivery(request, body.encode, self._max_request_bytes)
+        delivery = Delivery(request, body.encode, self._limit)
         if len(body.logs) < len(logs):
             delivery.reject(len(logs) - len(body.logs), NOT_ENCODABLE)
         start = 0
-        for run in split_strings(body.strings, self._max_request_bytes):
+        for run in split_strings(body.strings, self._limit.bytes()):
             delivery.send(range(start, start + len(run)))
             start += len(run)
         return delivery.result(body.logs)

@@ -15,7 +15,7 @@ from adbc_telemetry.config import Compression, TelemetryConfiguration
 from adbc_telemetry.core.guard import logger, never_raises
 from adbc_telemetry.core.hosts import is_secure
 from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter, RequestLimit
 from adbc_telemetry.export.otlp_environment import (
     compression_of_the_environment,
     endpoint_of_the_environment,
@@ -110,7 +110,7 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
             or tls.client_certificate,
             client_key=_checked_file("client_key", client_key) or tls.client_key,
         )
-        self._max_request_bytes = max_request_bytes
+        self._limit = RequestLimit(max_request_bytes)
         self._resource = resource_of_the_environment()
         authentication = _authentication(own_headers, auth)
         super().__init__(RetryingTransport(where.host, where.path, config, auth=authentication, tls=tls))
@@ -150,7 +150,7 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
             return otlp_mapping.accepted(answer, count)
 
         body = partial(otlp_mapping.request_body, own_resource=self._resource)
-        delivery = Delivery(request, body, self._max_request_bytes)
+        delivery = Delivery(request, body, self._limit)
         encoded = [_encoded(log) for log in logs]
         records = [record for record in encoded if record is not None]
         if len(records) < len(logs):

@@ -32,7 +32,7 @@ from adbc_telemetry.export.base import (
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.pipeline.accounts import ClientAccount, Watched, accounts
 from adbc_telemetry.pipeline.barriers import Barrier
-from adbc_telemetry.pipeline.flow import EventFlow, Unsent
+from adbc_telemetry.pipeline.flow import EventFlow, Unsent, batch_sizes
 from adbc_telemetry.pipeline.queue import Event
 from adbc_telemetry.pipeline.replay import Replay
 from adbc_telemetry.pipeline.reporting import ExportReport
@@ -83,8 +83,7 @@ class BatchDelivery:
         if enabled and config.spool_dir is not None:
             self._spool = Spool(config.spool_dir, host, config.spool_max_bytes, self._diagnostics)
             pause = config.flush_interval_ms / 1000
-            batch_size = min(config.batch_size, config.max_queue_size)
-            self.replay = Replay(self._spool, exporter, batch_size, pause)
+            self.replay = Replay(self._spool, exporter, batch_sizes(config)[0], pause)
 
     def start(self, flow: EventFlow, client: object) -> None:
         """Begin with `flow`, in a new client and in a forked child's copy of it.

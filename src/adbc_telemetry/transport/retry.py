@@ -9,7 +9,6 @@ Each client adds a random part to it, so that clients that were refused together
 
 from __future__ import annotations
 
-import gzip
 import time
 from collections.abc import Mapping
 from random import SystemRandom
@@ -17,13 +16,14 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.config import Compression, TelemetryConfiguration, checked_config
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.hosts import base_url, normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.transport.auth import SYSTEM_TLS, Auth, TlsFiles, checked_auth, credentials
+from adbc_telemetry.transport.compression import compressed
 from adbc_telemetry.transport.errors import (
     CredentialsChangedError,
     ExportError,
@@ -35,6 +35,7 @@ from adbc_telemetry.transport.errors import (
 if TYPE_CHECKING:
     from adbc_telemetry.transport.http import HttpTransport
 
+_UNSUPPORTED_MEDIA_TYPE: Final = 415
 _MAX_BACKOFF_SECONDS: Final = 30.0
 # Not `random.uniform`: its sequence belongs to the host program, and a forked child would repeat the parent's.
 _random = SystemRandom()
@@ -117,6 +118,7 @@ class RetryingTransport:
         self._config = checked_config(config)
         self._auth = checked_auth(self.host, auth)
         self._tls = tls
+        self._compression: Compression = config.compression
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
@@ -160,9 +162,21 @@ class RetryingTransport:
             CredentialsChangedError: `anonymous` is not how it is.
         """
         headers = {**headers, "User-Agent": f"adbc-telemetry/{__version__}"}
-        if self._config.compression == "gzip":
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, compresslevel=6, mtime=0)
+        compression = self._compression
+        if compression == "none":
+            return self._post(body, headers, deadline, anonymous)
+        encoded = {**headers, "Content-Encoding": compression}
+        try:
+            return self._post(compressed(body, compression), encoded, deadline, anonymous)
+        except HttpStatusError as error:
+            if error.status != _UNSUPPORTED_MEDIA_TYPE:
+                raise
+        self._compression = "none"  # the endpoint has said that it does not take it
+        return self._post(body, headers, deadline, anonymous)
+
+    def _post(
+        self, body: bytes, headers: dict[str, str], deadline: float | None, anonymous: bool | None
+    ) -> bytes | None:
         with self._lock:
             seen = self._preemptions
             quiet_until = self._quiet_until
