@@ -156,7 +156,8 @@ def attach(
         A function that puts the connector's own client back.
     """
     clients: dict[str, PipelineTelemetryClient] = {}
-    lock = threading.Lock()  # guards `clients`; not held while anything is sent
+    # Guards `clients`; not held while anything is sent. Reentrant: the garbage collector may close a connection in it.
+    lock = threading.RLock()
 
     def initialize(
         telemetry_enabled: bool,
