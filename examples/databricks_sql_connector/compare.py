@@ -143,24 +143,10 @@ def collector(store: Path) -> Iterator[str]:
             process.wait(60)
 
 
-def run(
-    client: str,
-    hostname: str,
-    *scenarios: str,
-    timeout: float = 120,
-    environ: Mapping[str, str] | None = None,
-) -> str:
-    """Run the program with a client, to its end; what it printed.
-
-    Raises:
-        subprocess.TimeoutExpired: it has not ended in `timeout` seconds, and was killed.
-    """
-    command = [sys.executable, str(HERE / "scenarios.py"), client, hostname, *scenarios]
-    environment = {**os.environ, **(environ or {})}
-    ended = subprocess.run(
-        command, env=environment, stdout=subprocess.PIPE, text=True, timeout=timeout, check=True
-    )
-    return ended.stdout.strip()
+def run(client: str, hostname: str) -> str:
+    """Run the scenarios with a client, to their end; what they printed."""
+    command = [sys.executable, str(HERE / "scenarios.py"), client, hostname]
+    return subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=120, check=True).stdout.strip()
 
 
 def events_of(store: Path) -> dict[str, list[Mapping[str, Any]]]:
@@ -178,17 +164,11 @@ def events_of(store: Path) -> dict[str, list[Mapping[str, Any]]]:
     return events
 
 
-def collect(folder: Path) -> dict[str, list[Mapping[str, Any]]]:
-    """The same scenarios with both clients, into one collector."""
-    store = folder / "telemetry"
-    with collector(store) as url:
-        for client in CLIENTS:
-            with warehouse(url) as there:  # a new one each time, so that its ids are the same
-                run(client, there.hostname)
-    return events_of(store)
-
-
 # What users of the connector's telemetry reported.
+
+
+_MEASURED: Final = "measured"
+"""The session of the statements whose cost is measured."""
 
 
 class Cost(NamedTuple):
@@ -223,7 +203,7 @@ def caller_cost(url: str, rounds: int, statements: int = 200) -> dict[str, Cost]
         factory = TelemetryClientFactory
         factory.initialize_telemetry_client(
             telemetry_enabled=True,
-            session_id_hex="session",
+            session_id_hex=_MEASURED,
             auth_provider=None,
             host_url=url,
             batch_size=factory.DEFAULT_BATCH_SIZE,
@@ -231,13 +211,13 @@ def caller_cost(url: str, rounds: int, statements: int = 200) -> dict[str, Cost]
         )
         clients[name] = factory.get_telemetry_client(host_url=url)
         closes[name] = factory.close
-        clients[name].export_initial_telemetry_log(parameters, f"({name})", session_id="session")
+        clients[name].export_initial_telemetry_log(parameters, f"({name})", session_id=_MEASURED)
     for turn in range(rounds):
         for name in CLIENTS if turn % 2 else reversed(CLIENTS):
             call = clients[name].export_latency_log
             wall, cpu = time.perf_counter_ns(), time.thread_time_ns()
             for number in range(statements):
-                call(27, event, f"{turn}-{number}", session_id="session")
+                call(27, event, f"{turn}-{number}", session_id=_MEASURED)
             cpu, wall = time.thread_time_ns() - cpu, time.perf_counter_ns() - wall
             spent[name].append(Cost(wall / statements / 1e3, cpu / statements / 1e3))
     for name in CLIENTS:
@@ -259,14 +239,19 @@ def _wait_for_the_connector() -> None:
 
 
 def time_to_end(client: str, cap: float, close_timeout_ms: int) -> str:
-    """How long the close and the end of a program take where the endpoint never answers."""
-    settings = {"DATABRICKS_TELEMETRY_CLOSE_TIMEOUT_MS": str(close_timeout_ms)}
+    """How long the close and the end of a program take where the endpoint never answers; after `cap` it is killed."""
+    settings = {**os.environ, "DATABRICKS_TELEMETRY_CLOSE_TIMEOUT_MS": str(close_timeout_ms)}
     with warehouse(None) as black_hole:
-        try:
-            printed = run(client, black_hole.hostname, "close_and_end", timeout=cap, environ=settings)
-        except subprocess.TimeoutExpired:
-            return f"not ended after {cap:.0f} s, and killed"
-    took, closed = map(float, printed.split())
+        command = [sys.executable, str(HERE / "scenarios.py"), client, black_hole.hostname, "end"]
+        with subprocess.Popen(command, env=settings, stdout=subprocess.PIPE, text=True) as process:
+            assert process.stdout is not None
+            took = float(process.stdout.readline())
+            closed = time.monotonic()
+            try:
+                process.wait(cap)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                return f"closed after {took:.1f} s, killed {cap:.0f} s later"
     return f"closed after {took:.1f} s, ended {time.monotonic() - closed:.1f} s later"
 
 
@@ -282,21 +267,23 @@ class Results(NamedTuple):
 
 
 def measure(folder: Path, *, cap: float, rounds: int, close_timeout_ms: int) -> Results:
-    """All of it; `folder` takes the stores."""
-    pairs = pair(collect(folder))
-    found = {difference for each in pairs for difference in differences(*each)}
-    store = folder / "cost" / "telemetry"
-    store.parent.mkdir()
+    """All of it, into one collector; `folder` takes its store."""
+    store, late = folder / "telemetry", []
     with collector(store) as url:
+        for client in CLIENTS:
+            with warehouse(url) as there:  # a new one each time, so that its ids are the same
+                late.append(run(client, there.hostname))
         cost = caller_cost(url, rounds)
-        with warehouse(url) as there:
-            late = [run(each, there.hostname, "use_after_close") for each in CLIENTS]
-    latencies = [
-        [log for log in events if log.get("sql_statement_id")] for events in events_of(store).values()
-    ]
+    events = events_of(store)
+    pairs = pair(
+        {each: [log for log in events[each] if log.get("session_id") != _MEASURED] for each in CLIENTS}
+    )
+    found = {difference for each in pairs for difference in differences(*each)}
+    timed = [[log for log in events[each] if log.get("session_id") == _MEASURED] for each in CLIENTS]
+    arrived = [sum("sql_statement_id" in log for log in each) for each in timed]
     with ThreadPoolExecutor() as both:
-        ended = both.map(lambda each: time_to_end(each, cap, close_timeout_ms), CLIENTS)
-    arrived = [len(each) for each in latencies]
+        caps = (cap, max(cap, 60))
+        ended = both.map(lambda each, cap: time_to_end(each, cap, close_timeout_ms), CLIENTS, caps)
     return Results(len(pairs), sorted(found), [cost[each] for each in CLIENTS], arrived, list(ended), late)
 
 
@@ -329,7 +316,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--cap", type=float, default=60, help="seconds to wait for a program to end")
+    parser.add_argument(
+        "--cap", type=float, default=60, help="seconds to wait for the connector's program to end"
+    )
     parser.add_argument("--rounds", type=int, default=15, help="of 200 statements with each client")
     parser.add_argument("--close-timeout-ms", type=int, default=5_000, help="of ours, where nothing answers")
     parser.add_argument("--json", action="store_true")

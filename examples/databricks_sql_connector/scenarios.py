@@ -1,8 +1,9 @@
 """What a program does with the connector, in the order in which it is compared.
 
-    python scenarios.py CLIENT HOSTNAME        CLIENT is `own` or `ours`; HOSTNAME that of `warehouse.py`
+    python scenarios.py CLIENT HOSTNAME [end]
 
-Every scenario opens connections of the real connector, and leaves nothing behind.
+CLIENT is `own` or `ours`; HOSTNAME that of `warehouse.py`. With `end`, it is only a statement, a close and the end.
+Every scenario opens connections of the real connector.
 """
 
 from __future__ import annotations
@@ -75,39 +76,40 @@ def two_settings(hostname: str, client: str) -> None:
         statements(second, "select 1")
 
 
-def no_session(hostname: str, client: str) -> None:
-    """The warehouse refuses the connection."""
-    with contextlib.suppress(Error):
-        connect(hostname, client, "closed")
-
-
-SCENARIOS: tuple[Callable[[str, str], None], ...] = (
-    queries,
-    metadata,
-    closed_cursor,
-    two_settings,
-    no_session,
-)
-
-
-def close_and_end(hostname: str, client: str) -> None:
-    """One statement, a close, and the end. It prints how long the close took, and at which time it was over."""
-    connection = connect(hostname, client)
-    statements(connection, "select 1")
-    started = time.monotonic()
-    connection.close()
-    closed = time.monotonic()
-    print(f"{closed - started:.1f} {closed}", flush=True)
-
-
 def use_after_close(hostname: str, client: str) -> None:
-    """Telemetry that comes after the connection's close, by the client that the connection keeps."""
+    """Telemetry that comes after the connection's close, by the client that it keeps. It prints what becomes of it."""
     connection = connect(hostname, client)
     kept = connection._telemetry_client
     connection.close()
     kept.export_failure_log("LateError", "private text")
     stats = kept.stats() if hasattr(kept, "stats") else None
     print("lost without a trace" if stats is None else f"dropped_closed={stats.dropped_closed}", flush=True)
+
+
+def no_session(hostname: str, client: str) -> None:
+    """The warehouse refuses the connection."""
+    with contextlib.suppress(Error):
+        connect(hostname, client, "closed")
+
+
+# The last one is last: it leaves the connector's factory a client without credentials, for all that comes after it.
+SCENARIOS: tuple[Callable[[str, str], None], ...] = (
+    queries,
+    metadata,
+    closed_cursor,
+    two_settings,
+    use_after_close,
+    no_session,
+)
+
+
+def close_and_end(hostname: str, client: str) -> None:
+    """One statement, a close, and the end. It prints how many seconds the close took."""
+    connection = connect(hostname, client)
+    statements(connection, "select 1")
+    started = time.monotonic()
+    connection.close()
+    print(time.monotonic() - started, flush=True)
 
 
 def attach_if(client: str) -> None:
@@ -120,13 +122,12 @@ def attach_if(client: str) -> None:
 
 def main() -> None:
     """See the module."""
-    client, hostname, *names = sys.argv[1:]
+    client, hostname, *end = sys.argv[1:]
     logging.getLogger("databricks").setLevel(logging.CRITICAL)  # the connector's remarks on its SEA backend
     attach_if(client)
-    extra = {each.__name__: each for each in (close_and_end, use_after_close)}
-    for scenario in [extra[name] for name in names] or SCENARIOS:
+    for scenario in (close_and_end,) if end else SCENARIOS:
         scenario(hostname, client)
-        if client == "own" and not names:
+        if client == "own" and not end:
             # Else what a scenario leaves in the factory's queue would be lost with the process.
             for holder in list(TelemetryClientFactory._clients.values()):
                 holder.client._flush()

@@ -19,6 +19,9 @@ if sys.platform == "win32":
 
 from support.mapping import between_marks
 
+# Six processes that import the connector: seconds, or many of them on a busy machine.
+pytestmark = pytest.mark.timeout(300)
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "databricks_sql_connector"
 ROUNDS = 4
 
@@ -36,12 +39,12 @@ class Comparison(NamedTuple):
 
 @pytest.fixture(scope="module")
 def comparison() -> Comparison:
-    options = ("--cap", "12", "--rounds", f"{ROUNDS}", "--close-timeout-ms", "500", "--json")
+    options = ("--cap", "4", "--rounds", f"{ROUNDS}", "--close-timeout-ms", "500", "--json")
     ended = subprocess.run(
         [sys.executable, EXAMPLE / "compare.py", *options],
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert ended.returncode == 0, ended.stdout + ended.stderr
@@ -58,7 +61,7 @@ def compare(monkeypatch: pytest.MonkeyPatch) -> Any:
 
 
 def test_the_same_events_arrive_by_both_clients(comparison: Comparison) -> None:
-    assert comparison.events == 14
+    assert comparison.events == 15
 
 
 def test_they_differ_in_what_the_table_says_and_in_nothing_else(comparison: Comparison, compare: Any) -> None:
@@ -81,8 +84,8 @@ def test_an_endpoint_that_never_answers_holds_up_the_end_of_the_connector_s_proc
     comparison: Comparison,
 ) -> None:
     own, ours = comparison.ended
-    assert own.startswith("not ended after 12 s")
-    closed = re.match(r"closed after ([0-9.]+) s, ended [0-9.]+ s later", ours)
+    assert own.endswith("killed 4 s later")
+    closed = re.fullmatch(r"closed after ([0-9.]+) s, ended [0-9.]+ s later", ours)
     assert closed, ours
     assert float(closed[1]) < 10
 
