@@ -161,6 +161,13 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         """
         return self._error_category
 
+    @never_raises(_count_error)
+    def began_before(self, elapsed_ms: float) -> None:
+        """The statement began `elapsed_ms` milliseconds ago: timed elsewhere, or before its session was there."""
+        if not 0 <= elapsed_ms < _LIMIT:
+            raise ValueError("not a latency")
+        self._start_ns = monotonic_ns() - int(elapsed_ms * 1_000_000)
+
     def record_execute_complete(self) -> None:
         """The server has accepted or finished the statement."""
         self._execute_complete_ns = monotonic_ns()

@@ -11,7 +11,7 @@ from pathlib import Path
 from adbc_telemetry.driver_facts.connection_parameters import DATABRICKS_DEFAULTS
 from adbc_telemetry.driver_facts.error_category import CODES, ErrorCategory
 from adbc_telemetry.driver_facts.field_table import FIELD_TABLE, Row
-from support.mapping import between_marks
+from support.mapping import write_tables
 from support.wire import WIRE
 
 PAGE = Path(__file__).parents[2] / "docs" / "fields.md"
@@ -61,13 +61,5 @@ def defaults() -> str:
 TABLES = {"fields": fields, "categories": categories, "defaults": defaults}
 
 
-def main() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
-        start = f"<!-- table: {name} -->\n"
-        text = text.replace(start + between_marks(text, name), start + make(), 1)
-    PAGE.write_text(text, encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main()
+    write_tables(PAGE, TABLES)

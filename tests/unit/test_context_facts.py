@@ -23,7 +23,7 @@ from adbc_telemetry.schema import (
     VolumeOperationEvent,
     VolumeOperationType,
 )
-from adbc_telemetry.testing import CapturedClient
+from adbc_telemetry.testing import CapturedClient, FakeClock
 from support.waiting import run_in_threads
 
 
@@ -121,6 +121,29 @@ def test_a_volume_operation_tells_what_was_done_and_no_path() -> None:
     log = context.build_telemetry_log()
     assert log.vol_operation == VolumeOperationEvent(VolumeOperationType.PUT)
     assert operation(context).statement_type is StatementType.VOLUME
+
+
+def test_a_statement_that_was_timed_elsewhere_began_before_its_context() -> None:
+    with FakeClock() as clock:
+        context = statement()
+        clock.advance_ms(5)
+        context.began_before(250.5)
+        context.record_execute_complete()
+        log = context.build_telemetry_log()
+    assert log.operation_latency_ms == 250
+    latency = operation(context).result_latency
+    assert latency is not None
+    assert latency.result_set_ready_latency_millis == 250
+
+
+@pytest.mark.parametrize("wrong", [-1, float("nan"), float("inf"), "soon", None])
+def test_a_time_that_is_none_is_counted_and_the_statement_began_with_its_context(wrong: Any) -> None:
+    with FakeClock() as clock:
+        context = statement()
+        clock.advance_ms(5)
+        context.began_before(wrong)
+        assert context.build_telemetry_log().operation_latency_ms == 5
+    assert context.errors == 1
 
 
 # Internal calls

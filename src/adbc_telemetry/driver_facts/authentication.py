@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final, NamedTuple
 
+from adbc_telemetry.config import PROPERTY_PREFIX
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.schema import DriverAuthFlow, DriverAuthMech
 
@@ -96,7 +97,9 @@ def _oauth(grant: str) -> Authentication:
 
 
 def _is_known(name: object) -> bool:
-    return isinstance(name, str) and name.startswith(("adbc.databricks.", "adbc.spark.", "adbc.hive."))
+    """Whether it is a property of the connection, and not one of its telemetry alone."""
+    known = isinstance(name, str) and name.startswith(("adbc.databricks.", "adbc.spark.", "adbc.hive."))
+    return known and not str(name).startswith(PROPERTY_PREFIX)
 
 
 def _has(properties: Mapping[str, Any], *names: str) -> bool:

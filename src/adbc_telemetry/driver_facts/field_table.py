@@ -48,7 +48,7 @@ _LOG: Final[Mapping[str, Row]] = {
     "system_configuration": Row("see the message", None, (_I, _C)),
     "driver_connection_params": Row("see the message", None, (_I, _C)),
     "auth_type": Row(
-        "the same decision as `auth_mech`; the argument `auth_type` of `instrument`",
+        "the same decision as `auth_mech`, unless the author says it (`auth_type`)",
         "oauth-access_token",
         (_I, _C),
     ),
@@ -181,7 +181,11 @@ _DETAIL: Final[Mapping[str, Row]] = {
     "operation_type": Row(
         "the method that was called; the argument `operation_type`", "EXECUTE_STATEMENT", (_I, _C, _D)
     ),
-    "is_internal_call": Row("`is_internal_call`, or the block `internal_calls()`", False, (_I, _C, _D)),
+    "is_internal_call": Row(
+        "`is_internal_call`, or the block `internal_calls()`; `instrument` sees no call of the driver's own",
+        False,
+        (_I, _C, _D),
+    ),
 }
 
 _LATENCY: Final[Mapping[str, Row]] = {

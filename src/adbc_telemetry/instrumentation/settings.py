@@ -67,7 +67,7 @@ class Settings:
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=self.workspace_id,
-            auth_type=self.auth_type,
+            auth_type=facts.auth_type if self.auth_type is None else self.auth_type,
             system_configuration=system_configuration,
             driver_connection_params=facts.parameters,
             client=lease.client,

@@ -279,6 +279,7 @@ _GRANT = "adbc.databricks.oauth.grant_type"
             "oauth-client_credentials",
         ),
         ({}, None, None, None),
+        ({"adbc.databricks.telemetry.enabled": "true"}, None, None, None),
     ],
 )
 def test_mechanism_flow_and_auth_type_come_from_one_decision(

@@ -308,6 +308,31 @@ def test_statements_of_a_session_have_its_id_and_ids_of_their_own() -> None:
     assert len({log.sql_statement_id for log in logs}) == 3
 
 
+@pytest.mark.parametrize(
+    ("operation", "of_a_statement"),
+    [
+        ("CREATE_SESSION", False),
+        ("DELETE_SESSION", False),
+        ("CANCEL_STATEMENT", True),
+        ("CLOSE_STATEMENT", True),
+    ],
+)
+@pytest.mark.parametrize("error", [None, ConnectionResetError("private")])
+def test_an_operation_that_was_timed_elsewhere_is_told_with_its_time_and_its_error(
+    operation: str, of_a_statement: bool, error: Exception | None
+) -> None:
+    statement = StatementTelemetryContext(SESSION, operation_type=OperationType[operation])
+    statement.statement_id = "stmt-42"
+    if error is not None:
+        statement.record_error(error)
+    with FakeClock():
+        statement.began_before(1_234)
+        log = told_of(statement)
+    assert (log.session_id, log.operation_latency_ms) == ("test-session-123", 1_234)
+    assert log.sql_statement_id == ("stmt-42" if of_a_statement else None)
+    assert log.error_info == (None if error is None else DriverErrorInfo("ConnectionResetError"))
+
+
 # Configuration
 
 KEY = "adbc.databricks.telemetry."

@@ -36,6 +36,10 @@ FILLED = {(message, field) for message, rows in FIELD_TABLE.items() for field, r
 CONFIG = TelemetryConfiguration(enabled=True)
 
 
+def auth() -> dict[str, str]:
+    return {"Authorization": "Bearer token"}
+
+
 def by(*fillers: Filler) -> set[tuple[str, str]]:
     return {
         (message, field) for message, field in FILLED if set(fillers) & set(FIELD_TABLE[message][field].by)
@@ -109,7 +113,12 @@ def seen(server: TelemetryServer) -> set[tuple[str, str]]:
 def use_instrumented(server: TelemetryServer) -> None:
     dbapi = pytest.importorskip("adbc_driver_sqlite.dbapi")
     connection = instrument(
-        dbapi.connect(), server.url, config=CONFIG, auth_type="none", client_app_name="nightly-report"
+        dbapi.connect(),
+        server.url,
+        auth=auth,
+        config=CONFIG,
+        auth_type="none",
+        client_app_name="nightly-report",
     )
     with connection, connection.cursor() as cursor:
         cursor.execute("select 1")
@@ -143,14 +152,14 @@ def a_session(client: TelemetryClientProtocol) -> TelemetrySessionContext:
 
 
 def use_a_session(server: TelemetryServer) -> None:
-    with TelemetryClient(server.url, CONFIG) as client:
+    with TelemetryClient(server.url, CONFIG, auth=auth) as client:
         session = a_session(client)
         with StatementTelemetryContext(session, operation_type=OperationType.CREATE_SESSION):
             pass
 
 
 def use_a_driver(server: TelemetryServer) -> None:
-    with TelemetryClient(server.url, CONFIG) as client, internal_calls():
+    with TelemetryClient(server.url, CONFIG, auth=auth) as client, internal_calls():
         statement = StatementTelemetryContext(a_session(client), statement_type=StatementType.VOLUME)
         statement.operation_type = OperationType.EXECUTE_STATEMENT
         statement.volume_operation = VolumeOperationType.GET
