@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
@@ -25,6 +26,7 @@ def test_the_tests_of_an_example_pass_in_a_copy_of_it(name: str, tmp_path: Path)
     out = subprocess.run(
         [sys.executable, "-W", "error", "-m", "pytest", *OPTIONS],
         cwd=folder,
+        env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
         capture_output=True,
         text=True,
         timeout=100,
