@@ -19,7 +19,9 @@ from adbc_telemetry import (
     TelemetryClientManager,
     TelemetryConfiguration,
     feature_flags,
+    install,
     instrument,
+    uninstall,
 )
 from adbc_telemetry.feature_flags import FeatureFlagManager
 from adbc_telemetry.flagged import FlaggedClient, FlagState
@@ -87,7 +89,7 @@ def test_events_wait_for_the_first_answer_and_are_sent_when_it_is_yes(flags: Fla
     release.set()
     wait_until(lambda: telemetry.enabled)
     run_statement(telemetry)
-    assert telemetry.explain().reason == "on: the server's flags says so"
+    assert telemetry.explain().reason == "on: the server's flag says so"
     assert telemetry.close()
     assert flags.operations == [CREATE, EXECUTE, EXECUTE, DELETE]
     assert len(flags.asked) == 1
@@ -340,6 +342,20 @@ def test_an_instrumented_connection_follows_the_flags(flags: FlagServer, on: boo
     connection.execute("SELECT 1").fetchall()
     connection.close()
     assert flags.operations == ([CREATE, EXECUTE, DELETE] if on else [])
+    assert len(flags.asked) == 1
+
+
+def test_so_does_a_connection_opened_after_install(flags: FlagServer) -> None:
+    dbapi: Any = pytest.importorskip("adbc_driver_sqlite.dbapi")
+    flags.turn(True)
+    install(flags.url, config=TelemetryConfiguration(max_retries=0))
+    try:
+        with dbapi.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == [(1,)]
+    finally:
+        uninstall()
+    assert flags.operations == [CREATE, EXECUTE, DELETE]
     assert len(flags.asked) == 1
 
 
