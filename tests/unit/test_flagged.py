@@ -223,7 +223,7 @@ def test_an_auth_that_hangs_holds_up_a_close_no_longer_than_the_first_answer_may
     hanging.set()
 
 
-def test_an_event_on_a_connection_that_nobody_closes_is_delivered_once_the_answer_is_there(
+def test_the_events_of_a_connection_that_is_never_closed_are_delivered_once_the_answer_is_there(
     flags: FlagServer,
 ) -> None:
     flags.turn(True)
