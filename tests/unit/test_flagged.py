@@ -238,6 +238,40 @@ def test_the_events_of_a_connection_that_is_never_closed_are_delivered_once_the_
     wait_until(lambda: TelemetryClientManager.get_instance().hosts() == [])
 
 
+def test_a_connection_that_is_opened_after_the_answer_follows_it_at_once(flags: FlagServer) -> None:
+    flags.turn(True)
+    first = silent(flags.url)
+    wait_until(lambda: first.enabled)
+    second = silent(flags.url)
+    assert second.enabled
+    for telemetry in (first, second):
+        assert telemetry.close()
+    assert sorted(flags.operations) == [CREATE, CREATE, DELETE, DELETE]
+    assert len(flags.asked) == 1
+
+
+def test_an_event_that_meets_the_answer_halfway_does_not_wait_for_ever(flags: FlagServer) -> None:
+    """The answer comes after the event has found that there is none, and before it has joined those that wait."""
+    flags.turn(True)
+    release = flags.hold()
+    telemetry = silent(flags.url)
+    host_flags = FeatureFlagManager.get_instance().known(flags.url)
+    assert host_flags is not None
+
+    class Room(list[None]):
+        def pop(self, index: Any = -1) -> None:
+            super().pop(index)
+            if not release.is_set():
+                release.set()
+                wait_until(lambda: telemetry.enabled)
+
+    host_flags.room = Room(host_flags.room)
+    run_statement(telemetry)
+    assert telemetry.client.flush(20)
+    assert flags.operations == [CREATE, EXECUTE]
+    telemetry.close()
+
+
 # Later answers.
 
 
