@@ -32,7 +32,7 @@ from typing import Any, Final
 from msgspec.structs import replace
 
 from adbc_telemetry.config import PROPERTY_PREFIX, TelemetryConfiguration
-from adbc_telemetry.consent import Decision, Mode, Voice, users_voices
+from adbc_telemetry.consent import Decision, Mode, Voice, decide, users_voices
 from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import new_id
@@ -113,12 +113,12 @@ def _take_lease(
     driver_version: str,
     workspace_id: int | None,
 ) -> Lease:
-    config = parts.configuration()
-    if config.consent is False:
+    decision = decide(parts.voices)
+    if not (decision.enabled or decision.user_is_silent):
         return _NoLease(NoopTelemetryClient(parts.host))
     return lease_for(
         parts.host,
-        config,
+        parts.configuration(),
         auth=auth,
         exporter=exporter,
         configure=parts.configuration,

@@ -19,7 +19,9 @@ from adbc_telemetry import (
     TelemetryClientManager,
     TelemetryConfiguration,
     feature_flags,
+    install,
     instrument,
+    uninstall,
 )
 from adbc_telemetry.feature_flags import FeatureFlagManager
 from adbc_telemetry.flagged import FlaggedClient, FlagState
@@ -87,7 +89,7 @@ def test_events_wait_for_the_first_answer_and_are_sent_when_it_is_yes(flags: Fla
     release.set()
     wait_until(lambda: telemetry.enabled)
     run_statement(telemetry)
-    assert telemetry.explain().reason == "on: the server's flags says so"
+    assert telemetry.explain().reason == "on: the server's flag says so"
     assert telemetry.close()
     assert flags.operations == [CREATE, EXECUTE, EXECUTE, DELETE]
     assert len(flags.asked) == 1
@@ -221,7 +223,7 @@ def test_an_auth_that_hangs_holds_up_a_close_no_longer_than_the_first_answer_may
     hanging.set()
 
 
-def test_an_event_on_a_connection_that_nobody_closes_is_delivered_once_the_answer_is_there(
+def test_the_events_of_a_connection_that_is_never_closed_are_delivered_once_the_answer_is_there(
     flags: FlagServer,
 ) -> None:
     flags.turn(True)
@@ -234,6 +236,40 @@ def test_an_event_on_a_connection_that_nobody_closes_is_delivered_once_the_answe
     release.set()
     wait_until(lambda: flags.operations == [CREATE, DELETE])
     wait_until(lambda: TelemetryClientManager.get_instance().hosts() == [])
+
+
+def test_a_connection_that_is_opened_after_the_answer_follows_it_at_once(flags: FlagServer) -> None:
+    flags.turn(True)
+    first = silent(flags.url)
+    wait_until(lambda: first.enabled)
+    second = silent(flags.url)
+    assert second.enabled
+    for telemetry in (first, second):
+        assert telemetry.close()
+    assert sorted(flags.operations) == [CREATE, CREATE, DELETE, DELETE]
+    assert len(flags.asked) == 1
+
+
+def test_an_event_that_meets_the_answer_halfway_does_not_wait_for_ever(flags: FlagServer) -> None:
+    """The answer comes after the event has found that there is none, and before it has joined those that wait."""
+    flags.turn(True)
+    release = flags.hold()
+    telemetry = silent(flags.url)
+    host_flags = FeatureFlagManager.get_instance().known(flags.url)
+    assert host_flags is not None
+
+    class Room(list[None]):
+        def pop(self, index: Any = -1) -> None:
+            super().pop(index)
+            if not release.is_set():
+                release.set()
+                wait_until(lambda: telemetry.enabled)
+
+    host_flags.room = Room(host_flags.room)
+    run_statement(telemetry)
+    assert telemetry.client.flush(20)
+    assert flags.operations == [CREATE, EXECUTE]
+    telemetry.close()
 
 
 # Later answers.
@@ -340,6 +376,20 @@ def test_an_instrumented_connection_follows_the_flags(flags: FlagServer, on: boo
     connection.execute("SELECT 1").fetchall()
     connection.close()
     assert flags.operations == ([CREATE, EXECUTE, DELETE] if on else [])
+    assert len(flags.asked) == 1
+
+
+def test_so_does_a_connection_opened_after_install(flags: FlagServer) -> None:
+    dbapi: Any = pytest.importorskip("adbc_driver_sqlite.dbapi")
+    flags.turn(True)
+    install(flags.url, config=TelemetryConfiguration(max_retries=0))
+    try:
+        with dbapi.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == [(1,)]
+    finally:
+        uninstall()
+    assert flags.operations == [CREATE, EXECUTE, DELETE]
     assert len(flags.asked) == 1
 
 

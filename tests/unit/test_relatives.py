@@ -77,23 +77,6 @@ def test_tenants_of_a_host_share_its_circuit_and_count_as_one_host(server: Telem
     second.close()
 
 
-def test_an_instrumented_connection_keeps_to_its_tenants_credentials(server: TelemetryServer) -> None:
-    connections: list[Any] = [
-        instrument(
-            sqlite3.connect(":memory:"),
-            server.url,
-            auth=lambda tenant=tenant: {"Authorization": f"Bearer of {tenant}"},  # type: ignore[misc]
-            workspace_id=tenant,
-        )
-        for tenant in (1, 2)
-    ]
-    for connection in connections:
-        connection.execute("SELECT 1").fetchall()
-    for connection in connections:
-        connection.close()
-    assert tenants_by_credentials(server) == {"Bearer of 1": {1}, "Bearer of 2": {2}}
-
-
 def test_a_closed_connections_credentials_are_not_used_for_those_that_live_on(
     server: TelemetryServer,
 ) -> None:

@@ -61,9 +61,7 @@ class Settings:
             driver_version=facts.driver_version,
             client_app_name=self.client_app_name,
         )
-        lease = lease_for(
-            self.endpoint, self.config, auth=self.auth, exporter=self.exporter, tenant=self.workspace_id
-        )
+        lease = lease_for(self.endpoint, self.config, auth=self.auth, exporter=self.exporter)
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=self.workspace_id,

@@ -130,7 +130,7 @@ def test_a_batch_of_several_requests_keeps_its_events_apart(server: TelemetrySer
         check(request, with_ids=False)
 
 
-def test_every_parameter_that_is_text_is_either_left_out_or_known_to_identify_nobody() -> None:
+def test_every_parameter_that_is_text_is_either_left_out_or_known_to_be_harmless() -> None:
     """A new field of the wire has to be looked at."""
     harmless = {"auth_scope", "ssl_trust_store_type", "jwt_algorithm"}
     for field in msgspec.structs.fields(DriverConnectionParameters):
