@@ -1,0 +1,134 @@
+"""What a cursor of an observed connection carries: the statement under way, of which an observer is told as well.
+
+It is a class of its own, so that a connection without an observer pays nothing: neither a question nor a count of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from time import monotonic_ns
+from typing import Any
+
+from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.core.ids import id_of
+from adbc_telemetry.instrumentation.observers import OperationObserver, Outcome
+from adbc_telemetry.instrumentation.operations import Operation
+from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
+from adbc_telemetry.instrumentation.statement_recorder import NO_ARGUMENTS, StatementRecorder
+
+
+def new_statement_recorder(session: SessionRecorder) -> StatementRecorder:
+    """A recorder for a cursor of the session's connection."""
+    return StatementRecorder(session) if session.observer is None else ObservedStatements(session)
+
+
+def _count_error(error: Exception, recorder: ObservedStatements, *_: object) -> None:
+    recorder.connection.errors += 1
+
+
+def _not_known(error: Exception, recorder: ObservedStatements, *_: object) -> int | None:
+    return None
+
+
+class ObservedStatements(StatementRecorder):
+    """Follows a cursor as its base class does, and tells the connection's observer.
+
+    Here `awaits_rows` stays true while there are rows to come, so that each row is told and counted.
+    """
+
+    __slots__ = ("_observed", "_rows")
+
+    _rows: int | None
+
+    def __init__(self, connection: SessionRecorder) -> None:
+        super().__init__(connection)
+        self._observed: OperationObserver | None = None
+        self._rows = 0
+
+    def begin(
+        self,
+        operation: Operation,
+        sql: object,
+        cursor: Any = None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+    ) -> None:
+        if self.under_way:
+            self.end()
+        self._rows = 0
+        # First, since the statement may be ended as soon as the base class has begun it: by a signal handler's error.
+        self._observe(operation, sql, cursor, args, kwargs)
+        super().begin(operation, sql)
+
+    def executed(self, cursor: Any) -> None:
+        self._returned()
+        super().executed(cursor)
+
+    def fail(self, error: BaseException) -> None:
+        self._returned()
+        super().fail(error)
+
+    def fetched(self, over: bool, fetched: object = None) -> None:
+        if not self.under_way:
+            return
+        now = monotonic_ns()
+        if self._first_batch_ns is None and self.awaits_rows:
+            self._first_batch_ns = now
+        rows = self._rows
+        if rows is not None:
+            if fetched is not None:
+                self._rows = self._count(rows, fetched)
+            elif not over:
+                self._rows = rows + 1
+        if over:
+            self._end(now, None, 0)
+        else:
+            self.active_ns = now
+
+    @never_raises(_count_error)
+    def _observe(
+        self,
+        operation: Operation,
+        sql: object,
+        cursor: Any,
+        args: tuple[Any, ...],
+        kwargs: Mapping[str, Any],
+    ) -> None:
+        self._observed = None
+        observer = self.connection.observer
+        if observer is not None:
+            self._observed = observer.begin(operation, sql, cursor, args, kwargs)
+
+    @never_raises(_count_error)
+    def _returned(self) -> None:
+        # Also of a statement that another thread has ended meanwhile: only this thread can take its context back.
+        if self._observed is not None:
+            self._observed.returned()
+
+    @never_raises(_not_known)
+    def _count(self, rows: int, fetched: Any) -> int | None:
+        """The rows read so far, with those of a list, a table, a batch or a data frame."""
+        more = getattr(fetched, "num_rows", None)
+        return rows + (len(fetched) if more is None else more)
+
+    def _emit(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
+        self._tell(number, consumed_ns, error, ended_ns or consumed_ns or monotonic_ns())
+        super()._emit(number, consumed_ns, error, ended_ns)
+
+    @never_raises(_count_error)
+    def _tell(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
+        observed = self._observed
+        if observed is not None:
+            has_event = self.connection.session is not None
+            # A stream is read where nothing can be counted.
+            were_read = self._first_batch_ns is not None or consumed_ns is not None
+            observed.ended(
+                Outcome(
+                    id_of(number) if has_event else None,
+                    error,
+                    self._first_batch_ns,
+                    consumed_ns,
+                    ended_ns,
+                    self._rows if self.awaits_rows and were_read else None,
+                )
+            )

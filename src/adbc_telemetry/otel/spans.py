@@ -1,0 +1,250 @@
+"""Spans and metrics of connections: the second listener of `adbc_telemetry.instrumentation.observers`.
+
+A span begins with the call of `execute` and its like, and ends with the results. It is the current span during the call
+alone, so that what the driver does in it is its child, and what the program does between two fetches is not. A sampler
+is asked first. Of a span that is not recorded nothing more is computed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextvars import Token
+from time import monotonic_ns, time_ns
+from types import SimpleNamespace
+from typing import Any, Final
+
+from opentelemetry.context import Context, attach, detach, get_current
+from opentelemetry.instrumentation.utils import is_instrumentation_enabled
+from opentelemetry.metrics import MeterProvider
+from opentelemetry.semconv.attributes.db_attributes import (
+    DB_NAMESPACE,
+    DB_RESPONSE_STATUS_CODE,
+    DB_SYSTEM_NAME,
+)
+from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
+from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, get_tracer, set_span_in_context
+
+from adbc_telemetry.core.version import __version__
+from adbc_telemetry.instrumentation.driver_info import driver_name_and_version
+from adbc_telemetry.instrumentation.observers import OperationObserver, Outcome
+from adbc_telemetry.instrumentation.operations import Operation
+from adbc_telemetry.otel.attributes import (
+    DB_RESPONSE_RETURNED_ROWS,
+    FIRST_BATCH,
+    LAST_BATCH,
+    SCHEMA_URL,
+    STATEMENT_ID,
+)
+from adbc_telemetry.otel.descriptions import Description, Descriptions
+from adbc_telemetry.otel.errors import error_type, status_code
+from adbc_telemetry.otel.metrics import Metrics
+from adbc_telemetry.otel.other_spans import has_stable_metrics, statement_span
+from adbc_telemetry.otel.systems import NOWHERE, OTHER, Place, namespace_of, place_of, system_of_driver
+from adbc_telemetry.otel.trace_parent import TraceParent
+
+_CLIENT: Final = SpanKind.CLIENT
+
+
+class Tracing:
+    """What the connections of one call of `instrument` or `instrument_connection` share.
+
+    Attributes:
+        is_on: false once it is undone, also for the connections that there are.
+        tracer, metrics: where spans and measurements go.
+        capture_query_text: whether texts, names of tables and error messages may be told.
+        capture_returned_rows: whether spans have the number of rows.
+    """
+
+    __slots__ = ("capture_query_text", "capture_returned_rows", "is_on", "metrics", "tracer")
+
+    def __init__(
+        self,
+        tracer_provider: TracerProvider | None,
+        meter_provider: MeterProvider | None,
+        capture_query_text: bool,
+        capture_returned_rows: bool,
+    ) -> None:
+        self.is_on = True
+        self.tracer = get_tracer("adbc_telemetry.otel", __version__, tracer_provider, SCHEMA_URL)
+        self.metrics = Metrics(meter_provider)
+        self.capture_query_text = capture_query_text
+        self.capture_returned_rows = capture_returned_rows
+
+
+class ConnectionSpans:
+    """Makes the spans of one connection. It does not refer to the connection.
+
+    Args:
+        tracing: where they go.
+        place: what is connected to.
+        parent: tells the driver of the span; None of a driver that is not one of ADBC.
+        follow: observes another connection in the same way.
+    """
+
+    __slots__ = ("_descriptions", "_follow", "_parent", "_tracing")
+
+    def __init__(self, tracing: Tracing, place: Place, parent: TraceParent | None, follow: Any) -> None:
+        self._tracing = tracing
+        self._descriptions = Descriptions(place, tracing.capture_query_text)
+        self._parent = parent
+        self._follow = follow
+
+    @property
+    def tracing(self) -> Tracing:
+        """What this shares with other connections."""
+        return self._tracing
+
+    def begin(
+        self, operation: Operation, sql: object, thing: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
+    ) -> OperationObserver | None:
+        tracing, parent = self._tracing, self._parent
+        if parent is not None and not parent.is_wanted:
+            parent = self._parent = None
+        if not tracing.is_on or not is_instrumentation_enabled():
+            if parent is not None:
+                parent.forget(thing)
+            return None
+        context = get_current()
+        description = self._descriptions.describe(operation, sql, args, kwargs)
+        other = None if sql is None else statement_span(context)
+        observer: OperationObserver
+        if other is None:
+            observer = OperationSpan(tracing, description, context, monotonic_ns())
+            span = observer.span
+        else:
+            observer = _OperationOfAnother(tracing, description, other, context)
+            span = other
+        if parent is not None:
+            parent.tell(span.get_span_context(), thing)
+        return observer
+
+    def follow_clone(self, connection: Any) -> None:
+        self._follow(connection)
+
+
+class OperationSpan:
+    """The span of one operation, from when this is made until `ended`.
+
+    Args:
+        tracing: where it goes.
+        description: what it says from the beginning.
+        context: its parent's.
+        begun_ns: when it began, by the monotonic clock.
+    """
+
+    __slots__ = ("_begun_at_ns", "_begun_ns", "_context", "_description", "_token", "_tracing", "span")
+
+    def __init__(self, tracing: Tracing, description: Description, context: Context, begun_ns: int) -> None:
+        self._tracing = tracing
+        self._description = description
+        self._begun_ns = begun_ns
+        self._begun_at_ns = time_ns() - (monotonic_ns() - begun_ns)
+        self.span: Span = tracing.tracer.start_span(
+            description.name,
+            context,
+            _CLIENT,
+            description.attributes,
+            start_time=self._begun_at_ns,
+            record_exception=False,
+            set_status_on_exception=False,
+        )
+        self._context = set_span_in_context(self.span, context)
+        # Last: from here on the thread's context is ours to take back.
+        self._token: Token[Context] | None = attach(self._context)
+
+    def returned(self) -> None:
+        token, self._token = self._token, None
+        if token is not None:
+            detach(token)
+
+    def ended(self, outcome: Outcome) -> None:
+        error = outcome.error
+        took_ns = outcome.ended_ns - self._begun_ns
+        failure = {} if error is None else _failure(error, self._description)
+        if self.span.is_recording():
+            self._finish(outcome, failure, self._begun_at_ns + took_ns)
+        attributes = self._description.metric_attributes
+        self._tracing.metrics.record(
+            took_ns / 1e9, outcome.rows, {**attributes, **failure} if failure else attributes, self._context
+        )
+
+    def _finish(self, outcome: Outcome, failure: Mapping[str, str], ended_at_ns: int) -> None:
+        span, tracing = self.span, self._tracing
+        offset = self._begun_at_ns - self._begun_ns
+        if outcome.statement_id is not None:
+            span.set_attribute(STATEMENT_ID, outcome.statement_id)
+        if outcome.rows is not None and tracing.capture_returned_rows:
+            span.set_attribute(DB_RESPONSE_RETURNED_ROWS, outcome.rows)
+        if outcome.first_batch_ns is not None:
+            span.add_event(FIRST_BATCH, None, outcome.first_batch_ns + offset)
+            if outcome.last_batch_ns is not None:
+                span.add_event(LAST_BATCH, None, outcome.last_batch_ns + offset)
+        if failure:
+            span.set_attributes(failure)
+            span.set_status(StatusCode.ERROR, str(outcome.error) if tracing.capture_query_text else None)
+        span.end(ended_at_ns)
+
+
+def _failure(error: BaseException, description: Description) -> dict[str, str]:
+    code = status_code(error, str(description.attributes[DB_SYSTEM_NAME]))
+    failure = {ERROR_TYPE: code or error_type(error)}
+    if code is not None:
+        failure[DB_RESPONSE_STATUS_CODE] = code
+    return failure
+
+
+class _OperationOfAnother:
+    """An operation that another instrumentation has made the span of: there is no second one, but it is measured."""
+
+    __slots__ = ("_begun_ns", "_context", "_description", "_tracing")
+
+    def __init__(self, tracing: Tracing, description: Description, span: Span, context: Context) -> None:
+        self._tracing = None if has_stable_metrics(span) else tracing
+        self._description = description
+        self._context = context
+        self._begun_ns = monotonic_ns()
+
+    def returned(self) -> None:
+        """The span is the other's to end."""
+
+    def ended(self, outcome: Outcome) -> None:
+        if self._tracing is not None:
+            attributes = self._description.metric_attributes
+            if outcome.error is not None:
+                attributes = {**attributes, **_failure(outcome.error, self._description)}
+            took_s = (outcome.ended_ns - self._begun_ns) / 1e9
+            self._tracing.metrics.record(took_s, outcome.rows, attributes, self._context)
+
+
+class ConnectingSpans:
+    """Makes the spans of ADBC connections in the making."""
+
+    def __init__(self, tracing: Tracing) -> None:
+        self._tracing = tracing
+
+    def place_of(self, options: Mapping[str, Any]) -> object:
+        return place_of(options)
+
+    def begin_connect(self, place: object, started_ns: int) -> OperationObserver | None:
+        if not self._tracing.is_on or not is_instrumentation_enabled():
+            return None
+        known = place if isinstance(place, Place) else NOWHERE
+        description = Descriptions(known, self._tracing.capture_query_text).connecting()
+        return OperationSpan(self._tracing, description, get_current(), started_ns)
+
+    def connected(self, observer: OperationObserver | None, connection: Any) -> None:
+        if isinstance(observer, OperationSpan) and observer.span.is_recording():
+            place = place_of_adbc(SimpleNamespace(adbc_connection=connection), NOWHERE)
+            observer.span.set_attribute(DB_SYSTEM_NAME, place.system.name)
+            if place.namespace is not None:
+                observer.span.set_attribute(DB_NAMESPACE, place.namespace)
+
+
+def place_of_adbc(connection: Any, told: Place) -> Place:
+    """What an ADBC connection is to, with what the options of its database have told."""
+    driver, _ = driver_name_and_version(connection)
+    system = told.system if driver is None else system_of_driver(driver)
+    if system is OTHER:
+        system = told.system
+    namespace = namespace_of(connection.adbc_connection, system)
+    return told._replace(system=system, namespace=namespace or told.namespace)
