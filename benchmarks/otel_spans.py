@@ -1,6 +1,6 @@
 """The cost of a span per statement: `SELECT 1` and its fetch over ADBC's SQLite, beside OpenTelemetry's own `dbapi`.
 
-Each round runs the same statements on each kind of connection: a bare one, those that `opentelemetry-instrumentation-dbapi`
+Each round runs the same statements on each kind of connection: a bare one, those that OpenTelemetry's `dbapi`
 instruments and those that `ADBCInstrumentor` does, each with a sampler that says yes and with one that says no, and one
 with our own event alone. Spans go to a batch span processor whose exporter discards them. Measured is the CPU time of
 the program's thread: the machine's load and the exporting threads do not count. Compare only figures of one run.
@@ -47,7 +47,7 @@ def provider(sampled: bool) -> Any:
     from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
     from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON
 
-    class Nowhere(SpanExporter):
+    class Nowhere(SpanExporter):  # type: ignore[misc, unused-ignore]
         def export(self, spans: Sequence[object]) -> SpanExportResult:
             return SpanExportResult.SUCCESS
 

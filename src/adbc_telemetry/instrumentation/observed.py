@@ -22,10 +22,6 @@ def new_statement_recorder(session: SessionRecorder) -> StatementRecorder:
     return StatementRecorder(session) if session.observer is None else ObservedStatements(session)
 
 
-def _count_error(error: Exception, recorder: ObservedStatements, *_: object) -> None:
-    recorder.connection.errors += 1
-
-
 def _not_known(error: Exception, recorder: ObservedStatements, *_: object) -> int | None:
     return None
 
@@ -43,7 +39,6 @@ class ObservedStatements(StatementRecorder):
     def __init__(self, connection: SessionRecorder) -> None:
         super().__init__(connection)
         self._observed: OperationObserver | None = None
-        self._rows = 0
 
     def begin(
         self,
@@ -55,18 +50,30 @@ class ObservedStatements(StatementRecorder):
     ) -> None:
         if self.under_way:
             self.end()
+        connection = self.connection
+        observer = connection.observer
+        # Before the base class begins the statement, since it may be ended from then on: by a signal handler's error.
+        self._observed = observed = (
+            None if observer is None else observer.begin(operation, sql, cursor, args, kwargs)
+        )
+        if observed is None and connection.session is None and not operation.commits_first:
+            return  # nothing is to be told of it
         self._rows = 0
-        # First, since the statement may be ended as soon as the base class has begun it: by a signal handler's error.
-        self._observe(operation, sql, cursor, args, kwargs)
         super().begin(operation, sql)
 
+    # The call is over even if another thread has ended the statement meanwhile: only this one can take back its context.
+
     def executed(self, cursor: Any) -> None:
-        self._returned()
-        super().executed(cursor)
+        if self._observed is not None:
+            self._observed.returned()
+        if self.under_way:
+            super().executed(cursor)
 
     def fail(self, error: BaseException) -> None:
-        self._returned()
-        super().fail(error)
+        if self._observed is not None:
+            self._observed.returned()
+        if self.under_way:
+            super().fail(error)
 
     def fetched(self, over: bool, fetched: object = None) -> None:
         if not self.under_way:
@@ -85,26 +92,6 @@ class ObservedStatements(StatementRecorder):
         else:
             self.active_ns = now
 
-    @never_raises(_count_error)
-    def _observe(
-        self,
-        operation: Operation,
-        sql: object,
-        cursor: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> None:
-        self._observed = None
-        observer = self.connection.observer
-        if observer is not None:
-            self._observed = observer.begin(operation, sql, cursor, args, kwargs)
-
-    @never_raises(_count_error)
-    def _returned(self) -> None:
-        # Also of a statement that another thread has ended meanwhile: only this thread can take its context back.
-        if self._observed is not None:
-            self._observed.returned()
-
     @never_raises(_not_known)
     def _count(self, rows: int, fetched: Any) -> int | None:
         """The rows read so far, with those of a list, a table, a batch or a data frame."""
@@ -112,23 +99,13 @@ class ObservedStatements(StatementRecorder):
         return rows + (len(fetched) if more is None else more)
 
     def _emit(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
-        self._tell(number, consumed_ns, error, ended_ns or consumed_ns or monotonic_ns())
-        super()._emit(number, consumed_ns, error, ended_ns)
-
-    @never_raises(_count_error)
-    def _tell(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
         observed = self._observed
+        ended_ns = ended_ns or consumed_ns or monotonic_ns()
         if observed is not None:
-            has_event = self.connection.session is not None
+            first_ns = self._first_batch_ns
             # A stream is read where nothing can be counted.
-            were_read = self._first_batch_ns is not None or consumed_ns is not None
-            observed.ended(
-                Outcome(
-                    id_of(number) if has_event else None,
-                    error,
-                    self._first_batch_ns,
-                    consumed_ns,
-                    ended_ns,
-                    self._rows if self.awaits_rows and were_read else None,
-                )
-            )
+            were_read = self.awaits_rows and (first_ns is not None or consumed_ns is not None)
+            statement_id = None if self.connection.session is None else id_of(number)
+            rows = self._rows if were_read else None
+            observed.ended(Outcome(statement_id, error, first_ns, consumed_ns, ended_ns, rows))
+        super()._emit(number, consumed_ns, error, ended_ns)

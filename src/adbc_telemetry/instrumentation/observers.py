@@ -46,7 +46,7 @@ class OperationObserver(Protocol):
 
 
 class ConnectionObserver(Protocol):
-    """The second listener of a connection. What it raises is contained and counted by its caller."""
+    """The second listener of a connection. It raises nothing, and neither do its operations."""
 
     def begin(
         self, operation: Operation, sql: object, thing: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -49,11 +49,6 @@ def _no_event(error: Exception, recorder: SessionRecorder, *_: object) -> Statem
     return None
 
 
-def _not_observed(error: Exception, recorder: SessionRecorder, *_: object) -> OperationObserver | None:
-    recorder.errors += 1
-    return None
-
-
 class SessionRecorder:
     """Follows a connection for its two listeners. Either may come later than the other, and go earlier.
 
@@ -135,7 +130,7 @@ class SessionRecorder:
         """One call of a method of the connection; `finish` or `fail` ends it."""
         event = None if self.session is None else self._begin_event(self.session, operation, kwargs)
         observer = self.observer
-        observed = None if observer is None else self._observe(observer, operation, thing, args, kwargs)
+        observed = None if observer is None else observer.begin(operation, None, thing, args, kwargs)
         return Call(event, observed)
 
     @never_raises(_no_event)
@@ -147,17 +142,6 @@ class SessionRecorder:
             depth = arguments.get("depth", "all")
             event.operation_type = operation.by_depth.get(str(depth), operation.operation_type)
         return event
-
-    @never_raises(_not_observed)
-    def _observe(
-        self,
-        observer: ConnectionObserver,
-        operation: Operation,
-        thing: Any,
-        args: tuple[Any, ...],
-        kwargs: Mapping[str, Any],
-    ) -> OperationObserver | None:
-        return observer.begin(operation, None, thing, args, kwargs)
 
     def finish(self, call: Call | None, returns_arrow: bool = False) -> None:
         if call is not None:
@@ -183,7 +167,6 @@ class SessionRecorder:
             event.record_error(error)
             event.emit()
 
-    @never_raises(_count_error)
     def _end_observation(self, call: Call, error: BaseException | None) -> None:
         if call.observed is not None:
             call.observed.returned()

@@ -89,7 +89,7 @@ class Descriptions:
         capture_query_text: whether texts and the names of tables and procedures may be told.
     """
 
-    __slots__ = ("_by_word", "_capture_query_text", "_common", "_dialect", "_target")
+    __slots__ = ("_by_glance", "_capture_query_text", "_common", "_dialect", "_target")
 
     def __init__(self, place: Place, capture_query_text: bool) -> None:
         self._capture_query_text = capture_query_text
@@ -104,7 +104,7 @@ class Descriptions:
         self._common = common
         server = ":".join(str(part) for part in (place.address, place.port) if part is not None)
         self._target = place.namespace or server
-        self._by_word: dict[str | None, Description] = {}
+        self._by_glance: dict[str | None, Description] = {}  # most texts begin with `SELECT `
 
     def describe(
         self, operation: Operation, sql: object, args: tuple[Any, ...], kwargs: Mapping[str, Any]
@@ -112,9 +112,9 @@ class Descriptions:
         """The description of an operation that is about to begin; the arguments are those of its call."""
         method = operation.method
         if method == "execute" and not self._capture_query_text:
-            word = sql[:GLANCE] if type(sql) is str else None
-            found = self._by_word.get(word)  # most texts begin with `SELECT `
-            return found or self._of_word(word, _word(sql))
+            glance = sql[:GLANCE] if type(sql) is str else None
+            found = self._by_glance.get(glance)
+            return self._of_text(glance, sql) if found is None else found
         more: dict[str, Any] = {}
         told: dict[str, Any] = {}
         if self._capture_query_text:
@@ -135,11 +135,12 @@ class Descriptions:
         """The description of a connection in the making."""
         return self._description({DB_OPERATION_NAME: OPERATION_NAMES["connect"]}, {})
 
-    def _of_word(self, glance: str | None, word: str | None) -> Description:
+    def _of_text(self, glance: str | None, sql: object) -> Description:
+        word = _word(sql)
         description = self._description({} if word is None else {DB_QUERY_SUMMARY: word}, {})
         # Only where the glance is the word, so that there are not more of them than words.
         if glance is not None and glance == f"{word} ":
-            self._by_word[glance] = description
+            self._by_glance[glance] = description
         return description
 
     def _names(

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import MeterProvider, get_meter
+from opentelemetry.metrics import MeterProvider, NoOpHistogram, get_meter
 
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.otel.attributes import SCHEMA_URL
@@ -36,6 +36,13 @@ class Metrics:
             "The actual number of records returned by the database operation.",
             explicit_bucket_boundaries_advisory=RETURNED_ROWS_BUCKETS,
         )
+
+    @property
+    def are_on(self) -> bool:
+        """Whether measurements go anywhere: not as long as there is no provider but the API's own."""
+        # What stands in for an instrument until there is a provider keeps the real one in this attribute.
+        duration = getattr(self._duration, "_real_instrument", self._duration)
+        return duration is not None and not isinstance(duration, NoOpHistogram)
 
     def record(
         self, duration_s: float, rows: int | None, attributes: Mapping[str, Any], context: Context

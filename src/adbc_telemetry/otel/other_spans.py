@@ -1,4 +1,4 @@
-"""Spans that other instrumentations have made for the statement that is about to be executed.
+"""What the context says before there is a span: that there is to be none, or that there is one of another already.
 
 OpenTelemetry's `dbapi` and its kin make their span the current one while they call the driver. That for SQLAlchemy
 keeps its span in the execution's context, which a frame of SQLAlchemy's has. Such a statement needs no second span.
@@ -10,7 +10,7 @@ import sys
 from types import FrameType
 from typing import Any, Final
 
-from opentelemetry.context import Context
+from opentelemetry.context import _SUPPRESS_INSTRUMENTATION_KEY, Context
 from opentelemetry.trace import INVALID_SPAN, Span, SpanKind, get_current_span
 
 from adbc_telemetry.core.guard import never_raises
@@ -18,9 +18,17 @@ from adbc_telemetry.core.guard import never_raises
 _STATEMENT: Final = ("db.query.text", "db.statement")  # as conventions have it, and as they had it before
 _STABLE: Final = "db.system.name"
 
-_SQLALCHEMY: Final = "opentelemetry.instrumentation.sqlalchemy"
+SQLALCHEMY: Final = "opentelemetry.instrumentation.sqlalchemy"
 _EXECUTES: Final = "sqlalchemy.engine.default"
 _FRAMES_AT_MOST: Final = 8
+
+
+_SUPPRESSED: Final = (_SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation")
+
+
+def is_suppressed(context: Context) -> bool:
+    """Whether `suppress_instrumentation` is in force: what OpenTelemetry's `is_instrumentation_enabled` asks."""
+    return any(context.get(key) for key in _SUPPRESSED)
 
 
 def statement_span(context: Context) -> Span | None:
@@ -28,7 +36,7 @@ def statement_span(context: Context) -> Span | None:
     current = get_current_span(context)
     if current is not INVALID_SPAN and _is_of_a_statement(current):
         return current
-    if _SQLALCHEMY in sys.modules:
+    if SQLALCHEMY in sys.modules:
         return _span_of_sqlalchemy()
     return None
 

@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import Token
+from sys import modules
 from time import monotonic_ns, time_ns
 from types import SimpleNamespace
 from typing import Any, Final
 
 from opentelemetry.context import Context, attach, detach, get_current
-from opentelemetry.instrumentation.utils import is_instrumentation_enabled
 from opentelemetry.metrics import MeterProvider
 from opentelemetry.semconv.attributes.db_attributes import (
     DB_NAMESPACE,
@@ -22,12 +22,22 @@ from opentelemetry.semconv.attributes.db_attributes import (
     DB_SYSTEM_NAME,
 )
 from opentelemetry.semconv.attributes.error_attributes import ERROR_TYPE
-from opentelemetry.trace import Span, SpanKind, StatusCode, TracerProvider, get_tracer, set_span_in_context
+from opentelemetry.trace import (
+    INVALID_SPAN,
+    Span,
+    SpanKind,
+    StatusCode,
+    Tracer,
+    TracerProvider,
+    get_tracer,
+    set_span_in_context,
+)
 
+from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.instrumentation.driver_info import driver_name_and_version
 from adbc_telemetry.instrumentation.observers import OperationObserver, Outcome
-from adbc_telemetry.instrumentation.operations import Operation
+from adbc_telemetry.instrumentation.operations import CURSOR_OPERATIONS, Operation
 from adbc_telemetry.otel.attributes import (
     DB_RESPONSE_RETURNED_ROWS,
     FIRST_BATCH,
@@ -38,11 +48,22 @@ from adbc_telemetry.otel.attributes import (
 from adbc_telemetry.otel.descriptions import Description, Descriptions
 from adbc_telemetry.otel.errors import error_type, status_code
 from adbc_telemetry.otel.metrics import Metrics
-from adbc_telemetry.otel.other_spans import has_stable_metrics, statement_span
+from adbc_telemetry.otel.other_spans import SQLALCHEMY, has_stable_metrics, is_suppressed, statement_span
+from adbc_telemetry.otel.sampling import EarlyAnswer
 from adbc_telemetry.otel.systems import NOWHERE, OTHER, Place, namespace_of, place_of, system_of_driver
 from adbc_telemetry.otel.trace_parent import TraceParent
 
 _CLIENT: Final = SpanKind.CLIENT
+_EXECUTE: Final = CURSOR_OPERATIONS["execute"]
+
+
+def _not_begun(error: Exception, connection: ConnectionSpans, *_: object) -> OperationObserver | None:
+    connection.tracing.errors += 1
+    return None
+
+
+def _not_ended(error: Exception, operation: OperationSpan | _OperationOfAnother, outcome: Outcome) -> None:
+    operation.tracing.errors += 1
 
 
 class Tracing:
@@ -50,12 +71,13 @@ class Tracing:
 
     Attributes:
         is_on: false once it is undone, also for the connections that there are.
-        tracer, metrics: where spans and measurements go.
+        metrics: where measurements go.
         capture_query_text: whether texts, names of tables and error messages may be told.
         capture_returned_rows: whether spans have the number of rows.
+        errors: how many operations could not be told.
     """
 
-    __slots__ = ("capture_query_text", "capture_returned_rows", "is_on", "metrics", "tracer")
+    __slots__ = ("_provider", "capture_query_text", "capture_returned_rows", "errors", "is_on", "metrics")
 
     def __init__(
         self,
@@ -65,10 +87,15 @@ class Tracing:
         capture_returned_rows: bool,
     ) -> None:
         self.is_on = True
-        self.tracer = get_tracer("adbc_telemetry.otel", __version__, tracer_provider, SCHEMA_URL)
+        self.errors = 0
+        self._provider = tracer_provider
         self.metrics = Metrics(meter_provider)
         self.capture_query_text = capture_query_text
         self.capture_returned_rows = capture_returned_rows
+
+    def tracer(self) -> Tracer:
+        """Where spans go. Asked for each connection, since the global provider may come later than instrumentation."""
+        return get_tracer("adbc_telemetry.otel", __version__, self._provider, SCHEMA_URL)
 
 
 class ConnectionSpans:
@@ -81,12 +108,15 @@ class ConnectionSpans:
         follow: observes another connection in the same way.
     """
 
-    __slots__ = ("_descriptions", "_follow", "_parent", "_tracing")
+    __slots__ = ("_descriptions", "_early", "_follow", "_is_native", "_parent", "_tracer", "_tracing")
 
     def __init__(self, tracing: Tracing, place: Place, parent: TraceParent | None, follow: Any) -> None:
         self._tracing = tracing
         self._descriptions = Descriptions(place, tracing.capture_query_text)
         self._parent = parent
+        self._is_native = parent is not None
+        self._tracer = tracing.tracer()
+        self._early = EarlyAnswer(self._tracer)
         self._follow = follow
 
     @property
@@ -94,61 +124,75 @@ class ConnectionSpans:
         """What this shares with other connections."""
         return self._tracing
 
+    @never_raises(_not_begun)
     def begin(
         self, operation: Operation, sql: object, thing: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]
     ) -> OperationObserver | None:
-        tracing, parent = self._tracing, self._parent
-        if parent is not None and not parent.is_wanted:
-            parent = self._parent = None
-        if not tracing.is_on or not is_instrumentation_enabled():
-            if parent is not None:
-                parent.forget(thing)
-            return None
+        tracing = self._tracing
         context = get_current()
+        if not tracing.is_on or (context and is_suppressed(context)):
+            self._tell_driver(INVALID_SPAN, thing)
+            return None
+        # Of a query that is not recorded nothing is to be told. And nothing in it could begin a span of its own: a
+        # driver of ADBC runs no code of Python's, and this one does not take the parent of its spans.
+        may_be_ignored = operation is _EXECUTE and self._is_native and not tracing.metrics.are_on
+        if may_be_ignored and self._parent is None and self._early.is_no(context):
+            return None
         description = self._descriptions.describe(operation, sql, args, kwargs)
-        other = None if sql is None else statement_span(context)
-        observer: OperationObserver
-        if other is None:
-            observer = OperationSpan(tracing, description, context, monotonic_ns())
-            span = observer.span
-        else:
-            observer = _OperationOfAnother(tracing, description, other, context)
-            span = other
+        if sql is not None and (context or SQLALCHEMY in modules):
+            other = statement_span(context)
+            if other is not None:
+                self._tell_driver(other, thing)
+                return _OperationOfAnother(tracing, description, other, context)
+        begun_ns, begun_at_ns = monotonic_ns(), time_ns()
+        span = self._tracer.start_span(
+            description.name, context, _CLIENT, description.attributes, None, begun_at_ns, False, False
+        )
+        if self._parent is not None:
+            self._tell_driver(span, thing)
+        if may_be_ignored and not span.is_recording():
+            return None
+        return OperationSpan(tracing, description, span, context, begun_ns, begun_at_ns)
+
+    def _tell_driver(self, span: Span, thing: Any) -> None:
+        parent = self._parent
         if parent is not None:
             parent.tell(span.get_span_context(), thing)
-        return observer
+            if not parent.is_wanted:
+                self._parent = None
 
     def follow_clone(self, connection: Any) -> None:
         self._follow(connection)
 
 
 class OperationSpan:
-    """The span of one operation, from when this is made until `ended`.
+    """An operation with a span of ours, from when this is made until `ended`.
 
     Args:
-        tracing: where it goes.
-        description: what it says from the beginning.
-        context: its parent's.
-        begun_ns: when it began, by the monotonic clock.
+        tracing: where its measurements go.
+        description: what the span said in the beginning.
+        span: has been started.
+        context: the span's parent's.
+        begun_ns, begun_at_ns: when it began, by the monotonic clock and in Unix time.
     """
 
-    __slots__ = ("_begun_at_ns", "_begun_ns", "_context", "_description", "_token", "_tracing", "span")
+    __slots__ = ("_begun_at_ns", "_begun_ns", "_context", "_description", "_token", "span", "tracing")
 
-    def __init__(self, tracing: Tracing, description: Description, context: Context, begun_ns: int) -> None:
-        self._tracing = tracing
+    def __init__(
+        self,
+        tracing: Tracing,
+        description: Description,
+        span: Span,
+        context: Context,
+        begun_ns: int,
+        begun_at_ns: int,
+    ) -> None:
+        self.tracing = tracing
         self._description = description
+        self.span = span
         self._begun_ns = begun_ns
-        self._begun_at_ns = time_ns() - (monotonic_ns() - begun_ns)
-        self.span: Span = tracing.tracer.start_span(
-            description.name,
-            context,
-            _CLIENT,
-            description.attributes,
-            start_time=self._begun_at_ns,
-            record_exception=False,
-            set_status_on_exception=False,
-        )
-        self._context = set_span_in_context(self.span, context)
+        self._begun_at_ns = begun_at_ns
+        self._context = set_span_in_context(span, context)
         # Last: from here on the thread's context is ours to take back.
         self._token: Token[Context] | None = attach(self._context)
 
@@ -157,19 +201,21 @@ class OperationSpan:
         if token is not None:
             detach(token)
 
+    @never_raises(_not_ended)
     def ended(self, outcome: Outcome) -> None:
         error = outcome.error
         took_ns = outcome.ended_ns - self._begun_ns
         failure = {} if error is None else _failure(error, self._description)
         if self.span.is_recording():
             self._finish(outcome, failure, self._begun_at_ns + took_ns)
-        attributes = self._description.metric_attributes
-        self._tracing.metrics.record(
-            took_ns / 1e9, outcome.rows, {**attributes, **failure} if failure else attributes, self._context
-        )
+        if self.tracing.metrics.are_on:
+            attributes = self._description.metric_attributes
+            if failure:
+                attributes = {**attributes, **failure}
+            self.tracing.metrics.record(took_ns / 1e9, outcome.rows, attributes, self._context)
 
     def _finish(self, outcome: Outcome, failure: Mapping[str, str], ended_at_ns: int) -> None:
-        span, tracing = self.span, self._tracing
+        span, tracing = self.span, self.tracing
         offset = self._begun_at_ns - self._begun_ns
         if outcome.statement_id is not None:
             span.set_attribute(STATEMENT_ID, outcome.statement_id)
@@ -196,10 +242,11 @@ def _failure(error: BaseException, description: Description) -> dict[str, str]:
 class _OperationOfAnother:
     """An operation that another instrumentation has made the span of: there is no second one, but it is measured."""
 
-    __slots__ = ("_begun_ns", "_context", "_description", "_tracing")
+    __slots__ = ("_begun_ns", "_context", "_description", "_is_measured", "tracing")
 
     def __init__(self, tracing: Tracing, description: Description, span: Span, context: Context) -> None:
-        self._tracing = None if has_stable_metrics(span) else tracing
+        self.tracing = tracing
+        self._is_measured = not has_stable_metrics(span)
         self._description = description
         self._context = context
         self._begun_ns = monotonic_ns()
@@ -207,13 +254,14 @@ class _OperationOfAnother:
     def returned(self) -> None:
         """The span is the other's to end."""
 
+    @never_raises(_not_ended)
     def ended(self, outcome: Outcome) -> None:
-        if self._tracing is not None:
+        if self._is_measured:
             attributes = self._description.metric_attributes
             if outcome.error is not None:
                 attributes = {**attributes, **_failure(outcome.error, self._description)}
             took_s = (outcome.ended_ns - self._begun_ns) / 1e9
-            self._tracing.metrics.record(took_s, outcome.rows, attributes, self._context)
+            self.tracing.metrics.record(took_s, outcome.rows, attributes, self._context)
 
 
 class ConnectingSpans:
@@ -226,11 +274,16 @@ class ConnectingSpans:
         return place_of(options)
 
     def begin_connect(self, place: object, started_ns: int) -> OperationObserver | None:
-        if not self._tracing.is_on or not is_instrumentation_enabled():
+        context = get_current()
+        if not self._tracing.is_on or is_suppressed(context):
             return None
         known = place if isinstance(place, Place) else NOWHERE
         description = Descriptions(known, self._tracing.capture_query_text).connecting()
-        return OperationSpan(self._tracing, description, get_current(), started_ns)
+        begun_at_ns = time_ns() - (monotonic_ns() - started_ns)
+        span = self._tracing.tracer().start_span(
+            description.name, context, _CLIENT, description.attributes, None, begun_at_ns, False, False
+        )
+        return OperationSpan(self._tracing, description, span, context, started_ns, begun_at_ns)
 
     def connected(self, observer: OperationObserver | None, connection: Any) -> None:
         if isinstance(observer, OperationSpan) and observer.span.is_recording():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from opentelemetry.trace import INVALID_SPAN_CONTEXT, SpanContext
+from opentelemetry.trace import SpanContext
 
 from adbc_telemetry.core.guard import never_raises
 
@@ -55,10 +55,6 @@ class TraceParent:
         if value or self._is_set:
             connection = thing.adbc_connection
             self._is_set = self._set(connection, False, value) and bool(value)
-
-    def forget(self, thing: Any) -> None:
-        """A call of a method of `thing` belongs to no span."""
-        self.tell(INVALID_SPAN_CONTEXT, thing)
 
     def _set(self, handle: Any, is_statement: bool, value: str) -> bool:
         key = self._driver, is_statement
