@@ -61,7 +61,7 @@ class ObservedStatements(StatementRecorder):
         self._rows = 0
         super().begin(operation, sql)
 
-    # The call is over even if another thread has ended the statement meanwhile: only this one can take back its context.
+    # The call is over even if another thread has ended the statement: only this one can take back its context.
 
     def executed(self, cursor: Any) -> None:
         if self._observed is not None:

@@ -3,8 +3,8 @@
 To start a span that is not recorded takes the SDK twice as long as all the rest of not recording it.
 
 Only the SDK's own samplers are asked in this way. They answer by the parent and the trace's id alone, so that it makes
-no difference to ask them twice. A trace without a parent has no id yet: they are asked about id 0, which none refuses that
-does not refuse every other one (TraceIdRatioBased takes all ids below a bound). Any other sampler, and any other
+no difference to ask them twice. A trace without a parent has no id yet: they are asked about id 0, which none refuses
+that does not refuse every other one (TraceIdRatioBased takes all ids below a bound). Any other sampler, and any other
 tracer than the SDK's, is asked by starting the span.
 """
 
