@@ -65,7 +65,7 @@ def engine(spans: Spans) -> Iterator[Any]:
     sqlite = pytest.importorskip("adbc_driver_sqlite.dbapi")
     from opentelemetry.instrumentation.sqlalchemy import SQLAlchemyInstrumentor
 
-    from support.sqlalchemy import over_adbc
+    from support.sqlalchemy_over_adbc import over_adbc
 
     engine = over_adbc(lambda: spans.follow(sqlite.connect()))
     yield engine
