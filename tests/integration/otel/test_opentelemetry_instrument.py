@@ -86,9 +86,10 @@ def test_every_operation_of_a_program_is_a_span_with_the_attributes_of_the_table
     assert names["COMMIT"] >= 1
     assert names["ROLLBACK"] >= 1
     assert names["CONNECT"] >= 2
-    read = [span for span in spans if span.events]
-    assert all(span.events == ["adbc.first_batch", "adbc.last_batch"] for span in read)
-    assert len(read) >= 3  # polars takes the stream, and reads it by itself
+    read = [span.events for span in spans if span.events]
+    # SQLAlchemy leaves results after the first row. polars takes the stream, and reads it by itself.
+    assert read.count(["adbc.first_batch", "adbc.last_batch"]) >= 3
+    assert all(events[0] == "adbc.first_batch" for events in read)
     (failed,) = (span for span in spans if span.failed)
     assert failed.message == ""
     if kind == "postgresql":
