@@ -1,23 +1,20 @@
 """A program that uses databases over ADBC, and knows nothing of telemetry: `opentelemetry-instrument` runs it."""
 
+from __future__ import annotations
+
+import importlib
 import sys
+from typing import Any
 
-from support.sqlalchemy_over_adbc import over_adbc
-
-kind, uri = sys.argv[1:]
+kind, uri, *what = sys.argv[1:]
 
 
-def connect():  # type: ignore[no-untyped-def]
-    if kind == "sqlite":
-        from adbc_driver_sqlite import dbapi
-    elif kind == "duckdb":
-        from adbc_driver_duckdb import dbapi
-    else:
-        from adbc_driver_postgresql import dbapi
+def connect() -> Any:
+    dbapi = importlib.import_module(f"adbc_driver_{kind}.dbapi")
     return dbapi.connect(uri) if uri else dbapi.connect()
 
 
-def plain():  # type: ignore[no-untyped-def]
+def plain() -> None:
     import pyarrow
 
     with connect() as connection, connection.cursor() as cursor:
@@ -40,24 +37,28 @@ def plain():  # type: ignore[no-untyped-def]
             connection.rollback()
 
 
-def libraries():  # type: ignore[no-untyped-def]
-    import pandas
-    import polars
-    import sqlalchemy
-
+def libraries() -> None:
+    pandas = importlib.import_module("pandas")
+    polars = importlib.import_module("polars")
     with connect() as connection:
         frame = pandas.DataFrame({"n": [1, 2]})
         frame.to_sql("by_pandas", connection, index=False)
         assert len(pandas.read_sql("SELECT n FROM by_pandas", connection)) == 2
         assert len(polars.read_database("SELECT n FROM by_pandas", connection)) == 2
         polars.DataFrame({"n": [1]}).write_database("by_polars", connection, engine="adbc")
-    if kind == "sqlite":
-        engine = over_adbc(connect)
-        with engine.connect() as alchemy:
-            assert alchemy.execute(sqlalchemy.text("SELECT 7")).scalar() == 7
-        engine.dispose()
 
 
-plain()
-libraries()
+def alchemy() -> None:
+    import sqlalchemy
+
+    from support.sqlalchemy_over_adbc import over_adbc
+
+    engine = over_adbc(connect)
+    with engine.connect() as connection:
+        assert connection.execute(sqlalchemy.text("SELECT 7")).scalar() == 7
+    engine.dispose()
+
+
+for name in what:
+    {"plain": plain, "libraries": libraries, "alchemy": alchemy}[name]()
 print("done")

@@ -49,9 +49,9 @@ def instrumented(receiver: OtlpReceiver, *arguments: str, **environ: str) -> Non
     assert ended.stdout.strip() == "done"
 
 
-def spans_of(kind: str, uri: str, **environ: str) -> tuple[list[ReceivedSpan], OtlpReceiver]:
+def spans_of(kind: str, uri: str, *what: str, **environ: str) -> tuple[list[ReceivedSpan], OtlpReceiver]:
     with otlp_receiver() as receiver:
-        instrumented(receiver, kind, uri, **environ)
+        instrumented(receiver, kind, uri, *what, **environ)
         ours = [span for span in receiver.spans if span.scope == "adbc_telemetry.otel"]
         return ours, receiver
 
@@ -69,7 +69,8 @@ def test_every_operation_of_a_program_is_a_span_with_the_attributes_of_the_table
     database: tuple[str, str],
 ) -> None:
     kind, uri = database
-    spans, receiver = spans_of(kind, uri)
+    what = ["plain", "libraries", *(["alchemy"] if kind == "sqlite" else [])]
+    spans, receiver = spans_of(kind, uri, *what)
     for span in spans:
         assert (span.service, span.kind) == ("shop", "CLIENT")
         assert span.attributes["db.system.name"] == SYSTEMS[kind]
@@ -110,11 +111,11 @@ def _measured(receiver: OtlpReceiver, spans: list[ReceivedSpan]) -> None:
 
 
 def test_it_can_be_switched_off_by_its_name() -> None:
-    spans, _ = spans_of("sqlite", "", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="adbc")
+    spans, _ = spans_of("sqlite", "", "plain", OTEL_PYTHON_DISABLED_INSTRUMENTATIONS="adbc")
     assert spans == []
 
 
 def test_a_sampler_of_the_environment_is_obeyed() -> None:
-    spans, receiver = spans_of("sqlite", "", OTEL_TRACES_SAMPLER="always_off")
+    spans, receiver = spans_of("sqlite", "", "plain", OTEL_TRACES_SAMPLER="always_off")
     assert spans == []
     assert {metric.name for metric in receiver.metrics} >= {"db.client.operation.duration"}

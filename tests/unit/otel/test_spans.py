@@ -197,9 +197,11 @@ def test_a_reader_that_outlives_its_cursor_ends_the_span_with_its_last_batch(
 def test_a_cursor_that_is_dropped_ends_its_span_once(connection: Any, spans: Spans) -> None:
     cursor = connection.cursor()
     cursor.execute(THREE_ROWS)
+    holder = [cursor]
+    del cursor
     with pytest.warns(ResourceWarning):
-        del cursor
-        gc.collect()
+        holder.clear()
+    gc.collect()
     assert spans.names == ["SELECT"]
 
 
