@@ -29,10 +29,11 @@ _patched: list[tuple[Any, str, Any, Any]] = []  # module, name, the original cla
 def observe_connecting(observer: ConnectObserver) -> None:
     """Tell `observer` of each ADBC connection that is made from now on. Imports `adbc_driver_manager`."""
     global _observer
+    modules = _modules()  # not under the lock, which a fork would leave locked
     with _lock:
         _observer = observer
         if not _patched:
-            _patch()
+            _patch(modules)
 
 
 def stop_observing() -> None:
@@ -46,22 +47,27 @@ def stop_observing() -> None:
         _patched.clear()
 
 
-def _nothing_to_patch(error: Exception) -> None:
-    return None
+def _no_modules(error: Exception) -> tuple[Any, ...]:
+    return ()
 
 
-@never_raises(_nothing_to_patch)
-def _patch() -> None:
+@never_raises(_no_modules)
+def _modules() -> tuple[Any, ...]:
     import adbc_driver_manager
     from adbc_driver_manager import _lib
 
+    return _lib, adbc_driver_manager
+
+
+def _patch(modules: tuple[Any, ...]) -> None:
     for name, watched in (("AdbcDatabase", _watched_database), ("AdbcConnection", _watched_connection)):
-        original = getattr(_lib, name)
-        ours = watched(original)
-        for module in (_lib, adbc_driver_manager):
-            if vars(module).get(name) is original:
-                setattr(module, name, ours)
-                _patched.append((module, name, original, ours))
+        originals = [vars(module).get(name) for module in modules]
+        if originals and originals[0] is not None:
+            ours = watched(originals[0])
+            for module, original in zip(modules, originals, strict=True):
+                if original is originals[0]:
+                    setattr(module, name, ours)
+                    _patched.append((module, name, original, ours))
 
 
 class _PassesForOriginal(type):

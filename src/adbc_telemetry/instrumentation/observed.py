@@ -14,7 +14,7 @@ from adbc_telemetry.core.ids import id_of
 from adbc_telemetry.instrumentation.observers import OperationObserver, Outcome
 from adbc_telemetry.instrumentation.operations import Operation
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
-from adbc_telemetry.instrumentation.statement_recorder import NO_ARGUMENTS, StatementRecorder
+from adbc_telemetry.instrumentation.statement_recorder import NO_ARGUMENTS, NOTHING, StatementRecorder
 
 
 def new_statement_recorder(session: SessionRecorder) -> StatementRecorder:
@@ -37,7 +37,9 @@ class ObservedStatements(StatementRecorder):
     _rows: int | None
 
     def __init__(self, connection: SessionRecorder) -> None:
-        super().__init__(connection)
+        # As the base class does, but without the call: a cursor is made for each statement.
+        self.connection = connection
+        self.under_way = NOTHING
         self._observed: OperationObserver | None = None
 
     def begin(
@@ -83,7 +85,9 @@ class ObservedStatements(StatementRecorder):
             self._first_batch_ns = now
         rows = self._rows
         if rows is not None:
-            if fetched is not None:
+            if type(fetched) is list:
+                self._rows = rows + len(fetched)
+            elif fetched is not None:
                 self._rows = self._count(rows, fetched)
             elif not over:
                 self._rows = rows + 1
@@ -99,13 +103,15 @@ class ObservedStatements(StatementRecorder):
         return rows + (len(fetched) if more is None else more)
 
     def _emit(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
-        observed = self._observed
         ended_ns = ended_ns or consumed_ns or monotonic_ns()
+        has_event = self.connection.session is not None
+        if has_event:  # first: it is not to depend on the observer
+            super()._emit(number, consumed_ns, error, ended_ns)
+        observed = self._observed
         if observed is not None:
             first_ns = self._first_batch_ns
             # A stream is read where nothing can be counted.
             were_read = self.awaits_rows and (first_ns is not None or consumed_ns is not None)
-            statement_id = None if self.connection.session is None else id_of(number)
+            statement_id = id_of(number) if has_event else None
             rows = self._rows if were_read else None
             observed.ended(Outcome(statement_id, error, first_ns, consumed_ns, ended_ns, rows))
-        super()._emit(number, consumed_ns, error, ended_ns)

@@ -46,7 +46,7 @@ class OperationObserver(Protocol):
 
 
 class ConnectionObserver(Protocol):
-    """The second listener of a connection. It raises nothing, and neither do its operations."""
+    """The second listener of a connection. Its `begin` raises nothing; what its operations raise is contained."""
 
     def begin(
         self, operation: Operation, sql: object, thing: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any]

@@ -167,6 +167,7 @@ class SessionRecorder:
             event.record_error(error)
             event.emit()
 
+    @never_raises(_count_error)
     def _end_observation(self, call: Call, error: BaseException | None) -> None:
         if call.observed is not None:
             call.observed.returned()

@@ -19,7 +19,7 @@ from adbc_telemetry.instrumentation.operations import AT_A_GLANCE, GLANCE, Opera
 from adbc_telemetry.instrumentation.session_recorder import Call, SessionRecorder
 from adbc_telemetry.schema import StatementType
 
-_NOTHING: Final[list[int]] = []  # is under way
+NOTHING: Final[list[int]] = []  # is under way
 NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 
 
@@ -73,7 +73,7 @@ class StatementRecorder:
 
     def __init__(self, connection: SessionRecorder) -> None:
         self.connection = connection
-        self.under_way = _NOTHING
+        self.under_way = NOTHING
         # The rest is the statement's: there is no need for it before `begin`.
 
     def begin(

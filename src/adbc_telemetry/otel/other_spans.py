@@ -23,12 +23,9 @@ _EXECUTES: Final = "sqlalchemy.engine.default"
 _FRAMES_AT_MOST: Final = 8
 
 
-_SUPPRESSED: Final = (_SUPPRESS_INSTRUMENTATION_KEY, "suppress_instrumentation")
-
-
 def is_suppressed(context: Context) -> bool:
     """Whether `suppress_instrumentation` is in force: what OpenTelemetry's `is_instrumentation_enabled` asks."""
-    return any(context.get(key) for key in _SUPPRESSED)
+    return bool(context.get(_SUPPRESS_INSTRUMENTATION_KEY) or context.get("suppress_instrumentation"))
 
 
 def statement_span(context: Context) -> Span | None:

@@ -62,10 +62,6 @@ def _not_begun(error: Exception, connection: ConnectionSpans, *_: object) -> Ope
     return None
 
 
-def _not_ended(error: Exception, operation: OperationSpan | _OperationOfAnother, outcome: Outcome) -> None:
-    operation.tracing.errors += 1
-
-
 class Tracing:
     """What the connections of one call of `instrument` or `instrument_connection` share.
 
@@ -135,8 +131,13 @@ class ConnectionSpans:
             return None
         # Of a query that is not recorded nothing is to be told. And nothing in it could begin a span of its own: a
         # driver of ADBC runs no code of Python's, and this one does not take the parent of its spans.
-        may_be_ignored = operation is _EXECUTE and self._is_native and not tracing.metrics.are_on
-        if may_be_ignored and self._parent is None and self._early.is_no(context):
+        may_be_ignored = operation is _EXECUTE and self._is_native
+        if (
+            may_be_ignored
+            and self._parent is None
+            and self._early.is_no(context)
+            and not tracing.metrics.are_on
+        ):
             return None
         description = self._descriptions.describe(operation, sql, args, kwargs)
         if sql is not None and (context or SQLALCHEMY in modules):
@@ -150,7 +151,7 @@ class ConnectionSpans:
         )
         if self._parent is not None:
             self._tell_driver(span, thing)
-        if may_be_ignored and not span.is_recording():
+        if may_be_ignored and not span.is_recording() and not tracing.metrics.are_on:
             return None
         return OperationSpan(tracing, description, span, context, begun_ns, begun_at_ns)
 
@@ -201,34 +202,30 @@ class OperationSpan:
         if token is not None:
             detach(token)
 
-    @never_raises(_not_ended)
     def ended(self, outcome: Outcome) -> None:
-        error = outcome.error
-        took_ns = outcome.ended_ns - self._begun_ns
-        failure = {} if error is None else _failure(error, self._description)
-        if self.span.is_recording():
-            self._finish(outcome, failure, self._begun_at_ns + took_ns)
-        if self.tracing.metrics.are_on:
-            attributes = self._description.metric_attributes
-            if failure:
-                attributes = {**attributes, **failure}
-            self.tracing.metrics.record(took_ns / 1e9, outcome.rows, attributes, self._context)
-
-    def _finish(self, outcome: Outcome, failure: Mapping[str, str], ended_at_ns: int) -> None:
+        _, error, first_batch_ns, last_batch_ns, ended_ns, rows = outcome
         span, tracing = self.span, self.tracing
-        offset = self._begun_at_ns - self._begun_ns
-        if outcome.statement_id is not None:
-            span.set_attribute(STATEMENT_ID, outcome.statement_id)
-        if outcome.rows is not None and tracing.capture_returned_rows:
-            span.set_attribute(DB_RESPONSE_RETURNED_ROWS, outcome.rows)
-        if outcome.first_batch_ns is not None:
-            span.add_event(FIRST_BATCH, None, outcome.first_batch_ns + offset)
-            if outcome.last_batch_ns is not None:
-                span.add_event(LAST_BATCH, None, outcome.last_batch_ns + offset)
-        if failure:
-            span.set_attributes(failure)
-            span.set_status(StatusCode.ERROR, str(outcome.error) if tracing.capture_query_text else None)
-        span.end(ended_at_ns)
+        took_ns = ended_ns - self._begun_ns
+        failure = None if error is None else _failure(error, self._description)
+        if span.is_recording():
+            if first_batch_ns is not None:
+                offset = self._begun_at_ns - self._begun_ns
+                span.add_event(FIRST_BATCH, None, first_batch_ns + offset)
+                if last_batch_ns is not None:
+                    span.add_event(LAST_BATCH, None, last_batch_ns + offset)
+            if outcome.statement_id is not None:
+                span.set_attribute(STATEMENT_ID, outcome.statement_id)
+            if rows is not None and tracing.capture_returned_rows:
+                span.set_attribute(DB_RESPONSE_RETURNED_ROWS, rows)
+            if failure is not None:
+                span.set_attributes(failure)
+                span.set_status(StatusCode.ERROR, str(error) if tracing.capture_query_text else None)
+            span.end(self._begun_at_ns + took_ns)
+        if tracing.metrics.are_on:
+            attributes = self._description.metric_attributes
+            if failure is not None:
+                attributes = {**attributes, **failure}
+            tracing.metrics.record(took_ns / 1e9, rows, attributes, self._context)
 
 
 def _failure(error: BaseException, description: Description) -> dict[str, str]:
@@ -254,7 +251,6 @@ class _OperationOfAnother:
     def returned(self) -> None:
         """The span is the other's to end."""
 
-    @never_raises(_not_ended)
     def ended(self, outcome: Outcome) -> None:
         if self._is_measured:
             attributes = self._description.metric_attributes
