@@ -12,8 +12,8 @@ from adbc_telemetry.otel.trace_parent import OPTION, TraceParent, traceparent
 
 _numbers = itertools.count()
 
-SPAN = SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B7, False, TraceFlags(1))
-OTHER = SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA0BA902B8, False, TraceFlags(0))
+SPAN = SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA01C902B7, False, TraceFlags(1))
+OTHER = SpanContext(0x4BF92F3577B34DA6A3CE929D0E0E4736, 0x00F067AA01C902B8, False, TraceFlags(0))
 
 
 class Handle:
@@ -46,7 +46,7 @@ def parent() -> TraceParent:
 
 
 def test_it_is_written_as_the_w3c_has_it() -> None:
-    assert traceparent(SPAN) == "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+    assert traceparent(SPAN) == "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa01c902b7-01"
     assert traceparent(OTHER).endswith("-00")
     assert traceparent(INVALID_SPAN_CONTEXT) == ""
 
