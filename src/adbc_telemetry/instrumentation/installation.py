@@ -41,7 +41,8 @@ def instrument(
             this machine: `127.0.0.1:8317`. By default the environment's `ADBC_TELEMETRY_ENDPOINT`;
             without either nothing is done, unless there is an `exporter`.
         auth: returns the headers that authenticate a request.
-        config: settings; by default those of the environment, with telemetry enabled.
+        config: settings; by default those of the environment, with telemetry enabled. If neither these nor the
+            environment say yes or no, the flags of the endpoint's host decide; see `flagged`.
         exporter: where events go instead of to the service.
         session_id: ties the connection's events together; by default a new UUID.
         workspace_id: the Databricks workspace.
@@ -98,20 +99,18 @@ def install(
     """
     global _installed
     settings = resolve(endpoint, auth=auth, config=config, exporter=exporter)
-    if settings is None:
+    if settings is None or not add_follower(settings.follow):
         return
     with _lock:
-        before = _installed
-        if add_follower(settings.follow):
-            _installed = settings
-            if before is not None:
-                remove_follower(before.follow)
+        before, _installed = _installed, settings
+    if before is not None:
+        remove_follower(before.follow)
 
 
 def uninstall() -> None:
     """Undo `install`. Connections that are instrumented remain so until they are closed."""
     global _installed
     with _lock:
-        if _installed is not None:
-            remove_follower(_installed.follow)
-        _installed = None
+        before, _installed = _installed, None
+    if before is not None:
+        remove_follower(before.follow)

@@ -24,7 +24,7 @@ _patch: _Patch | None = None
 def add_follower(follow: Follow) -> bool:
     """Call `follow` with each new connection from now on. It raises nothing.
 
-    Imports `adbc_driver_manager.dbapi`.
+    Imports `adbc_driver_manager.dbapi`. Do not call it with a lock held, which a fork would leave locked meanwhile.
 
     Returns:
         False where that is not installed, so that there will be no connections.

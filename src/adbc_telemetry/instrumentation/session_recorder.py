@@ -19,7 +19,7 @@ from adbc_telemetry.instrumentation.operations import CREATE_SESSION, DELETE_SES
 from adbc_telemetry.schema import ExecutionResultFormat
 
 if TYPE_CHECKING:
-    from adbc_telemetry.manager import TelemetryClientLease
+    from adbc_telemetry.flagged import Lease
 
 _NO_SCRIPT: Final[list[int]] = []
 _NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
@@ -80,7 +80,7 @@ class SessionRecorder:
     def __init__(
         self,
         session: TelemetrySessionContext | None = None,
-        lease: TelemetryClientLease | None = None,
+        lease: Lease | None = None,
         instrument_like_this: Callable[[Any], object] | None = None,
         result_format: ExecutionResultFormat | None = None,
     ) -> None:
@@ -211,7 +211,7 @@ class SessionRecorder:
             if self._lease is not None:
                 self._release(self._lease)
 
-    def _release(self, lease: TelemetryClientLease) -> None:
+    def _release(self, lease: Lease) -> None:
         if self.collected:
             lease.release_soon()
         else:
