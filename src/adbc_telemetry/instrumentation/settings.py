@@ -48,9 +48,17 @@ class Settings:
             What the program is to use: the connection itself, or the proxy of one that is not ADBC's.
         """
         if adbc.is_adbc_connection(connection):
-            if not (adbc.is_instrumented(connection) or adbc.is_closed(connection)):
+            if adbc.is_closed(connection):
+                return connection
+            recorder = adbc.recorder_of(connection)
+            if recorder is None:
                 adbc.follow(connection, lambda: self._start_session(facts_of_adbc(connection), session_id))
+            elif recorder.session is None:  # it is observed already; see `observers`
+                recorder.take_session(self._start_session(facts_of_adbc(connection), session_id))
             return connection
+        recorder = pep249.recorder_of(connection)
+        if recorder is not None and recorder.session is None:
+            recorder.take_session(self._start_session(facts_of_pep249(connection.__wrapped__), session_id))
         if is_proxy(connection) or pep249.is_closed(connection):
             return connection
         return pep249.follow(connection, lambda: self._start_session(facts_of_pep249(connection), session_id))

@@ -22,6 +22,7 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.hosts import base_url
 from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.suppression import without_spans
 from adbc_telemetry.transport.auth import SYSTEM_TLS, TlsFiles
 from adbc_telemetry.transport.errors import (
     ExportError,
@@ -194,7 +195,8 @@ class HttpTransport:
         try:
             if connections is None:
                 connections = self._connect_first()
-            return _exchange(connections, method, self._url + path, headers, body, request)
+            with without_spans():
+                return _exchange(connections, method, self._url + path, headers, body, request)
         # ValueError: a header that cannot be sent.
         except (HTTPError, HTTPException, OSError, ValueError) as error:
             if request.cancelled or (deadline is not None and time.monotonic() >= deadline):
