@@ -72,7 +72,7 @@ def checked_endpoint(endpoint: str, auth: Auth | None = None, *, own_exporter: b
     """
     name = normalize_endpoint(endpoint)
     scheme, _ = _split(name)
-    url = _url_of_credentials(name)
+    url = address_of(name)
     if url is not None:
         checked_auth(url, auth)
     elif auth is not None and not callable(auth):
@@ -84,7 +84,7 @@ def checked_endpoint(endpoint: str, auth: Auth | None = None, *, own_exporter: b
 
 def takes_credentials(name: str) -> bool:
     """Whether credentials may be asked for on the way to an endpoint (normalised): over TLS, or on this machine."""
-    url = _url_of_credentials(name)
+    url = address_of(name)
     return url is None or is_secure(url)
 
 
@@ -161,8 +161,8 @@ def _url_of_otlp(name: str) -> str | None:
     return None if scheme == _OTLP_OF_THE_ENVIRONMENT else _OTLP[scheme] + rest
 
 
-def _url_of_credentials(name: str) -> str | None:
-    """Where requests with credentials go; None where there is nothing to authenticate to."""
+def address_of(name: str) -> str | None:
+    """The host or URL that requests to an endpoint (normalised) go to, for `core.hosts`; None for a file."""
     scheme, _ = _split(name)
     if scheme == _FILE:
         return None
