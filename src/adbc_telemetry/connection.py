@@ -37,6 +37,9 @@ from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.decision import with_server
+from adbc_telemetry.driver_facts.authentication import authentication
+from adbc_telemetry.driver_facts.connection_parameters import AllowedField
+from adbc_telemetry.driver_facts.connection_parameters import connection_parameters as parameters_of
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.flagged import FlaggedClient, FlagState, Lease, lease_for
@@ -148,10 +151,19 @@ def _system_configuration(
 
 @never_raises(_part_missing)
 def _connection_parameters(
-    parts: _Parts, properties: Mapping[str, Any] | None, allowed: Collection[str]
+    parts: _Parts, properties: Mapping[str, Any] | None, allowed: Collection[AllowedField]
 ) -> DriverConnectionParameters | None:
-    """What the properties tell of the connection. This is the place of the mapping from a driver's properties."""
-    return None
+    """What the properties tell of the connection; None where that is nothing."""
+    told = parameters_of(properties, allowed=allowed)
+    return None if told == DriverConnectionParameters() else told
+
+
+@never_raises(_part_missing)
+def _auth_type(parts: _Parts, told: DriverConnectionParameters | None) -> str | None:
+    """What follows from the mechanism and the flow that are told, so that the three agree."""
+    if not isinstance(told, DriverConnectionParameters):
+        return None
+    return authentication({"auth_mech": told.auth_mech, "auth_flow": told.auth_flow}).auth_type
 
 
 @never_raises(_part_missing)
@@ -203,7 +215,7 @@ class ConnectionTelemetry:
         default_result_format: ExecutionResultFormat | None = None,
         default_compression_enabled: bool | None = None,
         connection_parameters: DriverConnectionParameters | None = None,
-        allowed: Collection[str] = (),
+        allowed: Collection[AllowedField] = (),
         notice: Callable[[str], object] | None = None,
     ) -> ConnectionTelemetry:
         """The telemetry of a connection that has just been opened. Emits CREATE_SESSION. Never raises.
@@ -224,7 +236,8 @@ class ConnectionTelemetry:
             default_result_format: of statements that do not say their own.
             default_compression_enabled: whether results come compressed, of statements that do not say.
             connection_parameters: the connection's settings that may be told; by default what `properties` tell.
-            allowed: names of further parameters that the driver's author allows to be told, such as a host's.
+            allowed: fields with a text of the user's, such as a host's, that the driver's author allows to be told.
+                Which properties tell what: see `driver_facts.connection_parameters`.
             notice: shows a text to the user, such as `print`. It is called once per driver and process, before the
                 first byte is sent or asked for, and only if something may be sent; see `notice`.
         """
@@ -238,7 +251,7 @@ class ConnectionTelemetry:
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=workspace_id,
-            auth_type=auth_type,
+            auth_type=_auth_type(parts, connection_parameters) if auth_type is None else auth_type,
             system_configuration=None
             if is_off
             else _system_configuration(parts, driver_name, driver_version, client_app_name),
@@ -247,6 +260,7 @@ class ConnectionTelemetry:
             default_compression_enabled=default_compression_enabled,
             client=None if is_off else lease.client,
             user_agent=None if is_off else _user_agent(parts, driver_name, driver_version),
+            error_categories=True,
         )
         telemetry = cls(parts, session, lease)
         telemetry.record_operation(OperationType.CREATE_SESSION, 0 if opened_in_ms is None else opened_in_ms)

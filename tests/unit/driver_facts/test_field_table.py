@@ -8,25 +8,16 @@ from typing import Any, get_args
 
 import pytest
 
-from adbc_telemetry import (
-    StatementTelemetryContext,
-    TelemetryClient,
-    TelemetryConfiguration,
-    TelemetrySessionContext,
-    instrument,
-)
+from adbc_telemetry import ConnectionTelemetry, TelemetryConfiguration, instrument
 from adbc_telemetry.context import internal_calls
-from adbc_telemetry.driver_facts.authentication import authentication
-from adbc_telemetry.driver_facts.connection_parameters import AllowedField, connection_parameters
+from adbc_telemetry.driver_facts.connection_parameters import AllowedField
 from adbc_telemetry.driver_facts.field_table import FIELD_TABLE, Filler
-from adbc_telemetry.protocols import TelemetryClientProtocol
 from adbc_telemetry.schema import (
     ExecutionResultFormat,
     OperationType,
     StatementType,
     VolumeOperationType,
 )
-from adbc_telemetry.system import detect_system_configuration
 from support.field_docs import PAGE, TABLES
 from support.mapping import between_marks
 from support.server import TelemetryServer
@@ -137,31 +128,33 @@ def every_property() -> dict[str, Any]:
     return {**examples, **never, **hosts, **proxy, "adbc.proxy_options.proxy_port": "8080"}
 
 
-def a_session(client: TelemetryClientProtocol) -> TelemetrySessionContext:
-    properties = every_property()
-    return TelemetrySessionContext(
+def a_connection(server: TelemetryServer) -> ConnectionTelemetry:
+    return ConnectionTelemetry.create(
+        {**every_property(), "adbc.databricks.telemetry.enabled": "true"},
+        driver_name="a driver",
+        driver_version="1.0",
+        host=server.url,
+        auth=auth,
         session_id="01ef-5b7c",
-        auth_type=authentication(properties).auth_type,
-        system_configuration=detect_system_configuration(
-            driver_name="a driver", driver_version="1.0", client_app_name="nightly-report"
-        ),
-        driver_connection_params=connection_parameters(properties, allowed=get_args(AllowedField)),
-        client=client,
-        error_categories=True,
+        client_app_name="nightly-report",
+        default_result_format=ExecutionResultFormat.INLINE_ARROW,
+        default_compression_enabled=False,
+        allowed=get_args(AllowedField),
     )
 
 
-def use_a_session(server: TelemetryServer) -> None:
-    with TelemetryClient(server.url, CONFIG, auth=auth) as client:
-        session = a_session(client)
-        with StatementTelemetryContext(session, operation_type=OperationType.CREATE_SESSION):
-            pass
+def use_a_connection(server: TelemetryServer) -> None:
+    with a_connection(server) as telemetry:
+        statement = telemetry.statement(statement_type=StatementType.QUERY)
+        statement.record_execute_complete()
+        statement.record_results_consumed()
+        statement.emit()
+        telemetry.record_operation(OperationType.CLOSE_STATEMENT, 3, error=TimeoutError())
 
 
 def use_a_driver(server: TelemetryServer) -> None:
-    with TelemetryClient(server.url, CONFIG, auth=auth) as client, internal_calls():
-        statement = StatementTelemetryContext(a_session(client), statement_type=StatementType.VOLUME)
-        statement.operation_type = OperationType.EXECUTE_STATEMENT
+    with a_connection(server) as telemetry, internal_calls():
+        statement = telemetry.statement(statement_type=StatementType.VOLUME)
         statement.volume_operation = VolumeOperationType.GET
         statement.chunk_id = 3
         statement.record_retry()
@@ -184,18 +177,13 @@ def test_what_instrumentation_sends_is_what_the_table_says(server: TelemetryServ
     assert by(Filler.INSTRUMENT) - others <= seen(server) <= by(Filler.INSTRUMENT)
 
 
+def test_what_a_connection_sends_is_what_the_table_says(server: TelemetryServer) -> None:
+    use_a_connection(server)
+    assert seen(server) == by(Filler.CONNECTION)
+
+
 def test_each_field_that_is_filled_is_seen_on_the_wire_and_no_other_is(server: TelemetryServer) -> None:
-    use_a_session(server)
-    of_the_session = {*seen(server)}
-    assert of_the_session <= by(Filler.CONNECTION)
+    use_a_connection(server)
     use_a_driver(server)
     assert seen(server) == FILLED
-    assert {
-        field for field in FILLED if "secret" in f"{[request.body for request in server.requests]}"
-    } == set()
-
-
-def test_the_session_s_fields_need_no_driver(server: TelemetryServer) -> None:
-    use_a_session(server)
-    messages = ("DriverSystemConfiguration", "DriverConnectionParameters", "HostDetails")
-    assert {each for each in by(Filler.CONNECTION) if each[0] in messages} <= seen(server)
+    assert not any(b"secret" in request.body for request in server.requests)
