@@ -248,3 +248,21 @@ def _problem(name: str, value: object) -> str:
     if isinstance(value, (str, os.PathLike)):
         return "spool_dir needs POSIX file locks, which Windows does not have: leave it out"
     return f"spool_dir must be a path or None, not {value!r}"
+
+
+def environment_problems(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """One sentence for each setting in the environment that makes no sense and counts as absent."""
+    problems = []
+    for name in _SETTINGS:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        text = environ.get(variable)
+        if text and _read(name, text) is None:
+            what = "a path" if name == "spool_dir" else _TYPES[name].__metadata__[0].description
+            problems.append(f"{variable} must be {what}")
+    return problems
+
+
+def unknown_settings(environ: Mapping[str, str] = os.environ) -> dict[str, list[str]]:
+    """Variables of the environment that look like settings and are none, and the names of those that are."""
+    known = [ENVIRONMENT_PREFIX + name.upper() for name in _SETTINGS]
+    return {name: known for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known}
