@@ -119,7 +119,7 @@ class FlaggedClient:
         self._state = FlagState.UNDECIDED
         self._lease: Lease | None = None
         self._client: TelemetryClientProtocol | None = None  # of the lease
-        self._earlier: list[ClientStats] = []
+        self._last_client: TelemetryClientProtocol | None = None
         self.errors = AtomicCounter()
         self._reset()
         renew_in_child(self)
@@ -238,7 +238,7 @@ class FlaggedClient:
             if state is FlagState.CLOSED:
                 self._acquire = self._auth = None
         if client is not None:
-            self._earlier = [client.stats()]
+            self._last_client = client
         return lease
 
     # Waiting.
@@ -314,8 +314,8 @@ class FlaggedClient:
 
     def stats(self) -> ClientStats:
         """The account of the host's client; what waits here counts as queued. Events while off are not counted."""
-        client = self._client
-        stats = client.stats() if client is not None else self._earlier[0] if self._earlier else ClientStats()
+        client = self._client or self._last_client
+        stats = ClientStats() if client is None else client.stats()
         waiting, dropped = len(self._waiting), self._dropped.value()
         return msgspec.structs.replace(
             stats,
