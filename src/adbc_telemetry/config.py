@@ -20,6 +20,7 @@ from adbc_telemetry.consent import (
     as_switch,
     decide,
     look_up,
+    mode_of_environment,
     users_voices,
 )
 from adbc_telemetry.core import zstd
@@ -199,7 +200,7 @@ def checked_config(config: TelemetryConfiguration) -> TelemetryConfiguration:
 
 def opted_out(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the environment turns telemetry off: by `DO_NOT_TRACK`, or a mode `off` or `enabled=false` there."""
-    return any(voice.said is Mode.OFF for voice in users_voices(None, environ))
+    return mode_of_environment(environ) is Mode.OFF
 
 
 def _flagged(flags: Mapping[str, str] | None) -> dict[str, Any]:
@@ -238,10 +239,9 @@ def _read_text(name: str, text: str) -> object:
 
 
 def _is_sound(name: str, value: object) -> bool:
-    if name == "local_path":
-        return value is None or isinstance(value, (str, os.PathLike))
-    if name == "spool_dir":
-        return value is None or (isinstance(value, (str, os.PathLike)) and sys.platform != "win32")
+    if name in _PATHS:
+        is_path = isinstance(value, (str, os.PathLike))
+        return value is None or (is_path and (name != "spool_dir" or sys.platform != "win32"))
     if name == "compression" and value == "zstd" and not zstd.is_available():
         return False
     try:

@@ -20,6 +20,7 @@ from adbc_telemetry import (
 )
 from adbc_telemetry.consent import Mode
 from adbc_telemetry.feature_flags import FeatureFlagManager
+from adbc_telemetry.pipeline import asyncio_support
 from adbc_telemetry.schema import (
     DriverConnectionParameters,
     ExecutionResultFormat,
@@ -247,6 +248,20 @@ def test_close_ends_by_its_timeout() -> None:
     assert gated.entered.wait(20)
     assert telemetry.close(timeout=0.05) is False
     assert telemetry.close() is True
+
+
+def test_without_a_thread_an_asynchronous_close_does_not_wait(
+    captured: CapturingExporter, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    telemetry = create(captured)
+    captured.wait_for(1)
+    monkeypatch.setattr(asyncio_support, "run_in_thread", none)
+    assert asyncio.run(telemetry.aclose()) in (True, False)
+    assert TelemetryClientManager.get_instance().hosts() == []
+    assert asyncio.run(telemetry.aclose()) is True
 
 
 def test_a_connection_that_is_dropped_is_closed(captured: CapturingExporter) -> None:

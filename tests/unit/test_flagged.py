@@ -25,6 +25,7 @@ from adbc_telemetry import (
 )
 from adbc_telemetry.feature_flags import FeatureFlagManager
 from adbc_telemetry.flagged import FlaggedClient, FlagState
+from adbc_telemetry.pipeline import asyncio_support
 from support.flags import FlagServer
 from support.server import TelemetryServer, black_hole, raw_endpoint, refused_url
 from support.waiting import run_in_threads, wait_until
@@ -162,6 +163,21 @@ def test_asyncio_is_not_blocked_by_the_first_answer(flags: FlagServer) -> None:
 
     assert asyncio.run(main()) == (True, True)
     assert flags.operations == [CREATE, EXECUTE, DELETE]
+
+
+def test_without_a_thread_asynchronous_calls_do_not_wait(
+    flags: FlagServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    release = flags.hold()
+    telemetry = silent(flags.url)
+    monkeypatch.setattr(asyncio_support, "run_in_thread", none)
+    assert asyncio.run(telemetry.client.aflush(20)) is False
+    assert asyncio.run(telemetry.client.aclose(20)) is False
+    assert state_of(telemetry) is FlagState.CLOSED
+    release.set()
 
 
 def test_many_connections_ask_once(flags: FlagServer) -> None:

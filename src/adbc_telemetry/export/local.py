@@ -13,7 +13,7 @@ from dataclasses import replace
 from typing import Final
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.consent import DEBUG_VARIABLE, Mode, as_switch, decide, users_voices
+from adbc_telemetry.consent import DEBUG_VARIABLE, Mode, as_switch, mode_of_environment
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
@@ -110,7 +110,7 @@ def local_file(path: str | os.PathLike[str] | None = None) -> str:
 
 def environment_is_local() -> bool:
     """Whether the environment keeps all events of this process on the machine."""
-    return decide(users_voices()).mode is Mode.LOCAL
+    return mode_of_environment() is Mode.LOCAL
 
 
 def as_the_user_wants(
