@@ -199,6 +199,7 @@ class HttpTransport:
                 return _exchange(connections, method, self._url + path, headers, body, request)
         # ValueError: a header that cannot be sent.
         except (HTTPError, HTTPException, OSError, ValueError) as error:
+            request.discard()
             if request.cancelled or (deadline is not None and time.monotonic() >= deadline):
                 raise RequestCancelledError("the deadline came") from error
             raise _translate(error) from error

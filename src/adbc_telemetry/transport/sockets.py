@@ -71,6 +71,13 @@ class RequestUnderWay:
                 # Not SSLSocket.shutdown: that drops the TLS state, which the other thread is using.
                 native_socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
 
+    def discard(self) -> None:
+        """Close the socket now. After a failure half-read answers refer to it, until the garbage collector comes by."""
+        sock = self.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                native_socket.close(sock.detach())
+
 
 class _UnderWay(local):
     """The request that this thread is making. It carries the deadline past urllib3 to the sockets."""

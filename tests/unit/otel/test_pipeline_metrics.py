@@ -31,6 +31,7 @@ from adbc_telemetry.export.base import AbleExporter
 from adbc_telemetry.otel import pipeline_metrics
 from adbc_telemetry.otel.pipeline_metrics import observe_pipeline, stop_observing_pipeline
 from adbc_telemetry.pipeline.accounts import accounts
+from adbc_telemetry.testing import BrokenExporter
 from support.clients import GatedExporter, configuration
 from support.logs import make_log, make_logs
 from support.process import run_program
@@ -266,6 +267,15 @@ def test_what_the_spool_takes_and_gives_back_is_measured(
         assert values(watch, "adbc.telemetry.spool.written") == {None: 3}
         assert values(watch, "adbc.telemetry.spool.replayed") == {None: 3}
         assert values(watch, "otel.sdk.exporter.operation.duration") == {None: 1, "503": 1}
+    watch.assert_equal()
+
+
+def test_exceptions_of_an_exporter_count_wherever_the_batch_came_from(watch: Watch, tmp_path: Path) -> None:
+    settings = configuration(spool_dir=tmp_path, flush_interval_ms=10, circuit_breaker_enabled=False)
+    with TelemetryClient("host.example", settings, exporter=BrokenExporter()) as client:
+        send(client)  # into the spool, from where it is tried again and again
+        wait_until(lambda: client.stats().errors >= 3)
+    assert client.stats().exports == 1
     watch.assert_equal()
 
 
