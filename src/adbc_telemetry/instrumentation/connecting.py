@@ -141,7 +141,8 @@ def _place_of(options: Mapping[str, Any]) -> object:
 @never_raises(_not_observed)
 def _begin_of(database: Any) -> OperationObserver | None:
     now = monotonic_ns()
-    started_ns, made_ns = getattr(database, "_adbc_telemetry_made_ns", (now, 0))
+    # Of its first connection: another one does not wait for the database.
+    started_ns, made_ns = getattr(database, "__dict__", {}).pop("_adbc_telemetry_made_ns", (now, 0))
     return _begin(place_of(database), started_ns if now - made_ns < _AT_ONCE_NS else now)
 
 

@@ -121,6 +121,13 @@ def test_an_error_s_message_is_told_where_it_is_asked_for(raw: Any, spans: Spans
     assert duration.attributes["error.type"] == spans.one.attributes["error.type"]
 
 
+def test_a_first_word_that_is_not_sql_s_is_not_told(raw: Any, spans: Spans) -> None:
+    with pytest.raises(Exception, match="syntax error"):
+        run("HIDDEN 1")(spans.follow(raw))
+    assert spans.one.name == "main"
+    assert "HIDDEN" not in spans.one.to_json()
+
+
 def test_the_buckets_are_those_of_the_conventions(raw: Any, spans: Spans) -> None:
     run("SELECT 1")(spans.follow(raw))
     (duration,) = spans.points("db.client.operation.duration")

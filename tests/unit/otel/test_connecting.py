@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +15,11 @@ from support.spans import Spans, follows_the_table
 
 sqlite = pytest.importorskip("adbc_driver_sqlite.dbapi")
 manager = pytest.importorskip("adbc_driver_manager")
+
+
+def sqlite_driver() -> str:
+    path: str = importlib.import_module("adbc_driver_sqlite")._driver_path()
+    return path
 
 
 @pytest.fixture(autouse=True)
@@ -31,12 +38,17 @@ def test_connecting_is_a_span(spans: Spans) -> None:
     assert duration.attributes["db.operation.name"] == "CONNECT"
 
 
-def test_connecting_takes_the_time_that_the_database_takes(spans: Spans) -> None:
+def test_connecting_takes_the_time_that_the_database_takes_where_both_are_made_at_once(spans: Spans) -> None:
     with spans.tracer().start_as_current_span("request") as request:
-        sqlite.connect().close()
-    connect, _ = spans.all
-    assert request.start_time <= connect.start_time < connect.end_time <= request.end_time
-    assert connect.parent.span_id == request.get_span_context().span_id
+        database = manager.AdbcDatabase(driver=sqlite_driver())
+        made_at = time.time_ns()
+        connections = [manager.AdbcConnection(database) for _ in range(2)]
+    for connection in connections:
+        connection.close()
+    database.close()
+    first, second, _ = spans.all
+    assert request.start_time <= first.start_time < made_at < first.end_time <= second.start_time
+    assert first.parent.span_id == request.get_span_context().span_id
 
 
 def test_a_connection_that_fails_is_an_error(spans: Spans) -> None:
@@ -57,8 +69,7 @@ def test_a_database_that_fails_is_an_error(spans: Spans) -> None:
 
 
 def test_statements_tell_where_the_database_is(spans: Spans) -> None:
-    driver = __import__("adbc_driver_sqlite")._driver_path()
-    database = manager.AdbcDatabase(driver=driver)
+    database = manager.AdbcDatabase(driver=sqlite_driver())
     database._adbc_telemetry_place = database._adbc_telemetry_place._replace(address="db.example", port=47)
     with manager.dbapi.Connection(database, manager.AdbcConnection(database)) as connection:
         connection.commit()
@@ -78,6 +89,14 @@ def test_the_classes_pass_for_the_driver_manager_s_own(spans: Spans) -> None:
         assert isinstance(connection.adbc_database, own[0])
         assert type(connection.adbc_connection).__name__ == "AdbcConnection"
         connection.close()
+
+
+def test_a_database_that_was_made_before_is_connected_to_with_a_span(spans: Spans) -> None:
+    ADBCInstrumentor().uninstrument()
+    database = manager.AdbcDatabase(driver=sqlite_driver())
+    ADBCInstrumentor().instrument(tracer_provider=spans.tracer_provider)
+    manager.dbapi.Connection(database, manager.AdbcConnection(database)).close()
+    assert spans.one.attributes["db.system.name"] == "sqlite"
 
 
 def test_no_option_of_a_database_is_kept(spans: Spans) -> None:

@@ -44,7 +44,8 @@ SECRETS: list[tuple[str, tuple[str | None, ...]]] = [
     (f'SELECT "{SECRET}", 4711 FROM t', ("sqlite", "tsql", None)),
     (f"SELECT r'{SECRET}', '''{SECRET}''' FROM t", ("bigquery",)),
     ("SELECT 4711L, 47.11BD FROM t", ("databricks", "spark")),
-    ("SELECT 47_11 FROM t", ()),
+    # Elsewhere, as in MySQL, this is a name.
+    ("SELECT 4711_4711 FROM t", ("postgres", "sqlite", "duckdb", "trino", "clickhouse", "oracle", None)),
     (f"SELECT N'{SECRET}', 0x4711 FROM t", ("tsql", "mysql")),
     (f"SELECT q'[it's {SECRET}]' FROM t", ("oracle",)),
     (f"CREATE USER u PASSWORD '{SECRET}'", ()),
@@ -109,6 +110,7 @@ def test_a_literal_of_any_characters_is_replaced_or_the_text_left_out(
             'SELECT ? FROM "t"',
         ),  # SQLite takes a name that it does not know for a string
         ("SELECT 1", "sqlite", "SELECT ?"),
+        ("SELECT 10L, 1.5BD FROM t", "databricks", "SELECT ?, ? FROM t"),
     ],
 )
 def test_all_but_literals_stays_as_it_was_written(sql: str, dialect: str, text: str) -> None:
@@ -150,6 +152,11 @@ def test_a_summary_is_cut_between_two_names() -> None:
     assert read.summary is not None
     assert len(read.summary) <= 255
     assert read.summary.split(" ") == ["SELECT", *tables][: len(read.summary.split(" "))]
+
+
+def test_a_backslash_leaves_a_text_of_an_unknown_dialect_out() -> None:
+    assert query_text("SELECT 'a\\b' FROM t", None) is None
+    assert query_text("SELECT 'a\\b' FROM t", "postgres") is not None
 
 
 def test_a_very_long_text_is_left_out() -> None:

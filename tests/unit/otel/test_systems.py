@@ -81,7 +81,7 @@ FLIGHT = "/site-packages/adbc_driver_flightsql/libadbc_driver_flightsql.so"
         ),
         ({"driver": FLIGHT, "uri": "grpc+unix:///run/sql.sock"}, ("other_sql", "/run/sql.sock", None, None)),
         (
-            {"driver": "libadbc_driver_sqlite.so", "uri": "file:/home/me/secret.db"},
+            {"driver": "libadbc_driver_sqlite.so", "uri": "file:///home/me/secret.db"},
             ("sqlite", None, None, None),
         ),
         (
