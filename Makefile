@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test units whole quick check faults coverage pythons lint format bench chart pictures clean
+.PHONY: demo test units whole quick check faults coverage pythons lint format docs bench chart pictures clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -86,6 +86,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+# The documentation as a site, in build/site: open build/site/index.html. A warning is an error, and so is a broken link.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet --jobs auto docs build/site
 
 $(BENCH_STAMP): pyproject.toml benchmarks/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adbc-telemetry needs Python 3.10 or later; set one with: make PYTHON=/path/to/python3")'

@@ -281,7 +281,7 @@ class TelemetryFrontendLog(_Message, frozen=True):
 
 
 class TelemetryRequest(Struct, kw_only=True):
-    """The body of a request. `protoLogs` are `TelemetryFrontendLog`s, each as a string of JSON.
+    """The body of a request. `protoLogs` holds each `TelemetryFrontendLog` as a string of JSON.
 
     `uploadTime` is Unix time in milliseconds; `items` is always empty.
     """

@@ -1,5 +1,7 @@
 """For tests of a driver's own telemetry: a client that keeps what it gets, ill-behaved exporters, a clock to turn.
 
+::
+
     client = CapturedClient()
     session = TelemetrySessionContext(session_id="a session", client=client)
     with FakeClock() as clock, StatementTelemetryContext(session) as statement:
