@@ -1,0 +1,277 @@
+"""The code blocks of a page, and what runs them.
+
+A page's blocks run in order in one folder, as its reader would run them:
+
+    ```python    a program; those that follow one another share a process, each with names of its own
+    ```sh        a script; it ends with 0
+    ```text      shown, not run; so are the languages in `SHOWN`
+
+A comment above a block says what else there is to know:
+
+    <!-- example: continues -->             the python block above goes on here, with its names
+    <!-- example: own process -->           the python block changes its process
+    <!-- example: file NAME -->             the block is the file NAME of the folder
+    <!-- example: background until TEXT --> the script goes on until the page ends; the next block waits for TEXT
+    <!-- example: output -->                the text is what the block above has printed; `...` is anything
+    <!-- example: eventually -->            the block is run until it succeeds
+    <!-- example: shown, REASON -->         the block cannot be run here
+
+A block within a comment is run, and the reader does not see it. The ports in `PORTS` become free ones. Where the page
+starts no collector of its own, 8317 is the test's server.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from support.server import refused_url
+from support.waiting import wait_until
+
+ROOT = Path(__file__).parents[2]
+PORTS = ("8317", "8318", "8000")
+SHOWN = frozenset({"text", "mermaid", "json", "toml", "yaml", "ini", "sql", "http"})
+TIMEOUT = 60.0
+
+_BLOCK = re.compile(
+    r"^(?:<!-- example: (?P<word>.+?) -->\n)?```(?P<language>[^\n]*)\n(?P<code>.*?)^```$", re.M | re.S
+)
+_RUNNER = Path(__file__).with_name("run_examples.py")
+# The command; without --port, a collector takes the port of the page and not its default, which may be taken.
+_COMMAND = """case "$1 $*" in
+*--port*) ;;
+collect*|serve*) set -- "$@" --port {port} ;;
+esac
+exec "$TEST_PYTHON" -m adbc_telemetry "$@\""""
+_PIP = Path(__file__).with_name("pretend_pip.py")
+
+
+@dataclass(frozen=True)
+class Block:
+    """A code block: its language, its text, the line where it begins, and what the comment above it says."""
+
+    page: str
+    language: str
+    code: str
+    line: int
+    word: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.page}, line {self.line}"
+
+
+def blocks(path: Path) -> list[Block]:
+    """The code blocks of a page, in order. Sphinx's directives are none."""
+    text = path.read_text(encoding="utf-8")
+    page = path.relative_to(ROOT).as_posix()
+    return [
+        Block(
+            page,
+            found["language"],
+            found["code"],
+            text.count("\n", 0, found.start("code")) + 1,
+            found["word"] or "",
+        )
+        for found in _BLOCK.finditer(text)
+        if not found["language"].startswith("{")
+    ]
+
+
+def pages() -> list[Path]:
+    """All pages of the documentation and of the examples."""
+    return sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+
+
+def printed_as(expected: str) -> re.Pattern[str]:
+    """A pattern of the output that a page shows: `...` is anything, and blanks at the end of a line are nothing."""
+    lines = "\n".join(line.rstrip() for line in expected.strip().splitlines())
+    return re.compile(".*?".join(re.escape(part) for part in lines.split("...")), re.S)
+
+
+@dataclass
+class PageRun:
+    """Runs the blocks of one page. A context manager: its end ends all processes of the page.
+
+    Args:
+        folder: where the blocks run.
+        server_port: of the server that the endpoint of the examples becomes, on a page without a collector.
+    """
+
+    folder: Path
+    server_port: int
+    _ports: dict[str, str] = field(default_factory=dict)
+    _processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    _printed: str = ""
+
+    def run(self, page: list[Block]) -> None:
+        """Run all blocks.
+
+        Raises:
+            AssertionError: a block has failed, or has printed something else than the page says.
+        """
+        own_collector = any(
+            block.language == "sh" and "adbc-telemetry collect" in block.code for block in page
+        )
+        self._ports = {port: refused_url().rpartition(":")[2] for port in PORTS}
+        if not own_collector:
+            self._ports["8317"] = str(self.server_port)
+        self._write_commands()
+        for group in _grouped(page):
+            self._run_group(group)
+
+    def _run_group(self, group: list[Block]) -> None:
+        block = group[0]
+        kind, _, argument = block.word.partition(" ")
+        if kind == "file":
+            (self.folder / argument).parent.mkdir(parents=True, exist_ok=True)
+            (self.folder / argument).write_text(self._on_free_ports(block.code), encoding="utf-8")
+        elif kind == "output":
+            shown = "\n".join(line.rstrip() for line in self._printed.strip().splitlines())
+            assert printed_as(self._on_free_ports(block.code)).fullmatch(shown), (
+                f"{block}: it printed\n{shown}"
+            )
+        elif kind == "background":
+            self._start(block, argument.removeprefix("until "))
+        elif kind == "eventually":
+            self._run_until_it_succeeds(group)
+        elif block.language == "python":
+            self._run_python(group)
+        elif block.language == "sh":
+            self._printed, _ = self._finish(block, ["sh", "-e", "-c", self._on_free_ports(block.code)])
+
+    def _run_python(self, group: list[Block]) -> None:
+        """Run blocks in one process. It prints a line before each one, so that what the last one prints is known."""
+        programs = [
+            {
+                "name": str(block),
+                "line": block.line,
+                "code": self._on_free_ports(block.code),
+                "continues": block.word == "continues",
+            }
+            for block in group
+        ]
+        file = self.folder / ".examples.json"
+        file.write_text(json.dumps(programs), encoding="utf-8")
+        command = [sys.executable, "-W", "error", str(_RUNNER), str(file)]
+        printed, errors = self._finish(group[0], command)
+        assert not errors, f"{group[0]}: {errors}"
+        self._printed = printed.rpartition("\x1e\n")[2]
+
+    def _run_until_it_succeeds(self, group: list[Block]) -> None:
+        deadline = time.monotonic() + TIMEOUT
+        while True:
+            try:
+                self._run_python(group)
+                return
+            except AssertionError:
+                if time.monotonic() > deadline:
+                    raise
+
+    def _finish(self, block: Block, command: list[str]) -> tuple[str, str]:
+        """Run a command to its end; returns what it printed.
+
+        Its output goes through files, since a process in the background may keep a pipe open.
+        """
+        process, output, errors = self._open(command)
+        try:
+            code = process.wait(TIMEOUT)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{block}: still running after {TIMEOUT:.0f} s\n{_text(output)}") from None
+        assert code == 0, f"{block}: ended with {code}\n{_text(output)}\n{_text(errors)}"
+        return _text(output), _text(errors)
+
+    def _start(self, block: Block, text: str) -> None:
+        process, output, errors = self._open(["sh", "-e", "-c", self._on_free_ports(block.code)])
+        wait_until(lambda: text in _text(output) + _text(errors) or process.poll() is not None, TIMEOUT)
+        assert process.poll() is None, f"{block}: ended\n{_text(output)}\n{_text(errors)}"
+
+    def _open(self, command: list[str]) -> tuple[subprocess.Popen[bytes], Path, Path]:
+        """A process in the page's folder, and the files of its output."""
+        output = self.folder / f".{len(self._processes)}.out"
+        errors = output.with_suffix(".err")
+        with output.open("wb") as stdout, errors.open("wb") as stderr:
+            process = subprocess.Popen(
+                command,
+                cwd=self.folder,
+                env={
+                    **{name: value for name, value in os.environ.items() if not name.startswith("COV")},
+                    "PATH": f"{self.folder / '.commands'}:{os.environ['PATH']}",
+                    "HOME": str(self.folder),
+                    "TEST_PYTHON": sys.executable,
+                    "PYTHONUNBUFFERED": "1",
+                },
+                stdin=subprocess.DEVNULL,
+                stdout=stdout,
+                stderr=stderr,
+                start_new_session=True,
+            )
+        self._processes.append(process)
+        return process, output, errors
+
+    def _on_free_ports(self, code: str) -> str:
+        for port, free in self._ports.items():
+            code = re.sub(rf"\b{port}\b", free, code)
+        return code
+
+    def _write_commands(self) -> None:
+        """The commands of the pages: those of this Python, a pip that only looks, and a make that only plans."""
+        folder = self.folder / ".commands"
+        folder.mkdir()
+        scripts = {name: f'exec "$TEST_PYTHON" -m {name} "$@"' for name in ("celery", "gunicorn", "pytest")}
+        scripts["adbc-telemetry"] = _COMMAND.format(port=self._ports["8317"])
+        scripts["python"] = 'exec "$TEST_PYTHON" "$@"'
+        scripts["pip"] = f'exec "$TEST_PYTHON" "{_PIP}" "{ROOT / "pyproject.toml"}" "$@"'
+        scripts["make"] = f'exec {shutil.which("make")} --dry-run --directory "{ROOT}" "$@" >/dev/null'
+        for name, script in scripts.items():
+            (folder / name).write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+            (folder / name).chmod(0o700)
+
+    def __enter__(self) -> PageRun:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        for process in self._processes:
+            _end(process)
+
+
+def _grouped(page: list[Block]) -> Iterator[list[Block]]:
+    """Blocks of Python that may share a process, and every other block alone."""
+    group: list[Block] = []
+    for block in page:
+        if block.word.startswith("shown") or (block.language in SHOWN and not block.word):
+            continue
+        joins = block.language == "python" and block.word in ("", "continues")
+        if group and not joins:
+            yield group
+            group = []
+        if joins:
+            group.append(block)
+        else:
+            yield [block]
+    if group:
+        yield group
+
+
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8", errors="replace")
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End a process and all that it has started."""
+    try:
+        os.killpg(process.pid, signal.SIGTERM)
+        process.wait(10)
+    except ProcessLookupError:
+        pass
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait(10)
