@@ -11,7 +11,16 @@ from support.page_examples import ROOT, SHOWN, Block, PageRun, blocks, pages
 from support.server import TelemetryServer
 
 PAGES = {path.relative_to(ROOT).as_posix(): blocks(path) for path in pages()}
-WORDS = ("continues", "own process", "file ", "background until ", "output", "eventually", "shown, ")
+WORDS = (
+    "continues",
+    "own process",
+    "file ",
+    "background until ",
+    "background output",
+    "output",
+    "eventually",
+    "shown, ",
+)
 
 
 def is_run(block: Block) -> bool:

@@ -13,6 +13,7 @@ A comment above a block says what else there is to know:
     <!-- example: file NAME -->             the block is the file NAME of the folder
     <!-- example: background until TEXT --> the script goes on until the page ends; the next block waits for TEXT
     <!-- example: output -->                the text is what the block above has printed; `...` is anything
+    <!-- example: background output -->     the text is in what a script in the background has printed, or will print
     <!-- example: eventually -->            the block is run until it succeeds
     <!-- example: shown, REASON -->         the block cannot be run here
 
@@ -22,6 +23,7 @@ starts no collector of its own, 8317 is the test's server.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -139,6 +141,8 @@ class PageRun:
             assert printed_as(self._on_free_ports(block.code)).fullmatch(shown), (
                 f"{block}: it printed\n{shown}"
             )
+        elif block.word == "background output":
+            self._wait_for(block)
         elif kind == "background":
             self._start(block, argument.removeprefix("until "))
         elif kind == "eventually":
@@ -194,6 +198,19 @@ class PageRun:
         wait_until(lambda: text in _text(output) + _text(errors) or process.poll() is not None, TIMEOUT)
         assert process.poll() is None, f"{block}: ended\n{_text(output)}\n{_text(errors)}"
 
+    def _wait_for(self, block: Block) -> None:
+        pattern = printed_as(self._on_free_ports(block.code))
+        outputs = [
+            self.folder / f".{number}.{kind}"
+            for number in range(len(self._processes))
+            for kind in ("out", "err")
+        ]
+        wait_until(
+            lambda: any(pattern.search(_text(output)) for output in outputs),
+            TIMEOUT,
+            lambda: f"{block}: not printed\n" + "\n".join(map(_text, outputs)),
+        )
+
     def _open(self, command: list[str]) -> tuple[subprocess.Popen[bytes], Path, Path]:
         """A process in the page's folder, and the files of its output."""
         output = self.folder / f".{len(self._processes)}.out"
@@ -203,7 +220,11 @@ class PageRun:
                 command,
                 cwd=self.folder,
                 env={
-                    **{name: value for name, value in os.environ.items() if not name.startswith("COV")},
+                    **{
+                        name: value
+                        for name, value in os.environ.items()
+                        if not name.startswith(("COV", "PYTEST"))
+                    },
                     "PATH": f"{self.folder / '.commands'}:{os.environ['PATH']}",
                     "HOME": str(self.folder),
                     "TEST_PYTHON": sys.executable,
@@ -267,11 +288,12 @@ def _text(path: Path) -> str:
 
 def _end(process: subprocess.Popen[bytes]) -> None:
     """End a process and all that it has started."""
-    try:
+    deadline = time.monotonic() + 10
+    with contextlib.suppress(ProcessLookupError):  # until all of them are gone
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(10)
-    except ProcessLookupError:
-        pass
-    except subprocess.TimeoutExpired:
+        while time.monotonic() < deadline:
+            process.poll()
+            os.killpg(process.pid, 0)
+            time.sleep(0.01)
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
