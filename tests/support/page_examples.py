@@ -14,7 +14,7 @@ A comment above a block says what else there is to know:
     <!-- example: background until TEXT --> the script goes on until the page ends; the next block waits for TEXT
     <!-- example: output -->                the text is what the block above has printed; `...` is anything
     <!-- example: background output -->     the text is in what a script in the background has printed, or will print
-    <!-- example: eventually -->            the block is run until it succeeds
+    <!-- example: eventually -->            the block is run until it succeeds, and its output is what is shown
     <!-- example: shown, REASON -->         the block cannot be run here
 
 A block within a comment is run, and the reader does not see it. The ports in `PORTS` become free ones. Where the page
@@ -127,6 +127,7 @@ class PageRun:
         if not own_collector:
             self._ports["8317"] = str(self.server_port)
         self._write_commands()
+        self._copy_files_beside(page[0])
         for group in _grouped(page):
             self._run_group(group)
 
@@ -137,10 +138,7 @@ class PageRun:
             (self.folder / argument).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / argument).write_text(self._on_free_ports(block.code), encoding="utf-8")
         elif kind == "output":
-            shown = "\n".join(line.rstrip() for line in self._printed.strip().splitlines())
-            assert printed_as(self._on_free_ports(block.code)).fullmatch(shown), (
-                f"{block}: it printed\n{shown}"
-            )
+            self._compare(block)
         elif block.word == "background output":
             self._wait_for(block)
         elif kind == "background":
@@ -150,7 +148,23 @@ class PageRun:
         elif block.language == "python":
             self._run_python(group)
         elif block.language == "sh":
-            self._printed, _ = self._finish(block, ["sh", "-e", "-c", self._on_free_ports(block.code)])
+            self._run_script(block)
+
+    def _copy_files_beside(self, block: Block) -> None:
+        """The files of an example: its page's steps are done in its folder."""
+        source = (ROOT / block.page).parent
+        if source.is_relative_to(ROOT / "examples"):
+            for file in source.iterdir():
+                if file.is_file():
+                    text = self._on_free_ports(file.read_text(encoding="utf-8"))
+                    (self.folder / file.name).write_text(text, encoding="utf-8")
+
+    def _compare(self, block: Block) -> None:
+        shown = "\n".join(line.rstrip() for line in self._printed.strip().splitlines())
+        assert printed_as(self._on_free_ports(block.code)).fullmatch(shown), f"{block}: it printed\n{shown}"
+
+    def _run_script(self, block: Block) -> None:
+        self._printed, _ = self._finish(block, ["sh", "-e", "-c", self._on_free_ports(block.code)])
 
     def _run_python(self, group: list[Block]) -> None:
         """Run blocks in one process. It prints a line before each one, so that what the last one prints is known."""
@@ -174,11 +188,17 @@ class PageRun:
         deadline = time.monotonic() + TIMEOUT
         while True:
             try:
-                self._run_python(group)
+                if group[0].language == "python":
+                    self._run_python(group[:1])
+                else:
+                    self._run_script(group[0])
+                for output in group[1:]:
+                    self._compare(output)
                 return
             except AssertionError:
                 if time.monotonic() > deadline:
                     raise
+                time.sleep(0.1)
 
     def _finish(self, block: Block, command: list[str]) -> tuple[str, str]:
         """Run a command to its end; returns what it printed.
@@ -194,7 +214,9 @@ class PageRun:
         return _text(output), _text(errors)
 
     def _start(self, block: Block, text: str) -> None:
-        process, output, errors = self._open(["sh", "-e", "-c", self._on_free_ports(block.code)])
+        # The last line takes the shell's place, so that it is what is ended.
+        before, newline, last = self._on_free_ports(block.code).rstrip().rpartition("\n")
+        process, output, errors = self._open(["sh", "-e", "-c", f"{before}{newline}exec {last}"])
         wait_until(lambda: text in _text(output) + _text(errors) or process.poll() is not None, TIMEOUT)
         assert process.poll() is None, f"{block}: ended\n{_text(output)}\n{_text(errors)}"
 
@@ -247,7 +269,10 @@ class PageRun:
         """The commands of the pages: those of this Python, a pip that only looks, and a make that only plans."""
         folder = self.folder / ".commands"
         folder.mkdir()
-        scripts = {name: f'exec "$TEST_PYTHON" -m {name} "$@"' for name in ("celery", "gunicorn", "pytest")}
+        scripts = {
+            name: f'exec "$TEST_PYTHON" -m {name} "$@"'
+            for name in ("celery", "gunicorn", "jupyter", "pytest")
+        }
         scripts["adbc-telemetry"] = _COMMAND.format(port=self._ports["8317"])
         scripts["python"] = 'exec "$TEST_PYTHON" "$@"'
         scripts["pip"] = f'exec "$TEST_PYTHON" "{_PIP}" "{ROOT / "pyproject.toml"}" "$@"'
@@ -265,21 +290,23 @@ class PageRun:
 
 
 def _grouped(page: list[Block]) -> Iterator[list[Block]]:
-    """Blocks of Python that may share a process, and every other block alone."""
+    """What is run together: blocks of Python, or one that is run until it succeeds with its output. Others are alone."""
     group: list[Block] = []
     for block in page:
         if block.word.startswith("shown") or (block.language in SHOWN and not block.word):
             continue
-        joins = block.language == "python" and block.word in ("", "continues")
-        if group and not joins:
+        if group and not _joins(block, group[-1]):
             yield group
             group = []
-        if joins:
-            group.append(block)
-        else:
-            yield [block]
+        group.append(block)
     if group:
         yield group
+
+
+def _joins(block: Block, last: Block) -> bool:
+    if last.word == "eventually":
+        return block.word == "output"
+    return all(each.language == "python" and each.word in ("", "continues") for each in (block, last))
 
 
 def _text(path: Path) -> str:
@@ -287,13 +314,10 @@ def _text(path: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process and all that it has started."""
-    deadline = time.monotonic() + 10
-    with contextlib.suppress(ProcessLookupError):  # until all of them are gone
-        os.killpg(process.pid, signal.SIGTERM)
-        while time.monotonic() < deadline:
-            process.poll()
-            os.killpg(process.pid, 0)
-            time.sleep(0.01)
+    """End a process as its user would, and then kill what it has left behind."""
+    process.terminate()  # does nothing to one that has ended
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(15)
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
