@@ -35,6 +35,8 @@ myst_heading_anchors = 4
 # A fenced block of these languages is shown as it stands.
 highlight_language = "text"
 
+# Names are shown as a user imports them; the heading says from where.
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_class_signature = "mixed"

@@ -38,7 +38,7 @@ def query(sql: str, parameters: list[object]) -> list[Any]:
 
 
 def application(environ: dict[str, Any], start_response: Callable[..., object]) -> Iterable[bytes]:
-    """`POST /orders/AMOUNT` adds an order and `GET /orders` counts them; another page asks for a table that is not there."""
+    """`POST /orders/AMOUNT` adds an order, `GET /orders` counts them, and any other page fails."""
     path = environ["PATH_INFO"].strip("/").split("/")
     try:
         if path[0] != "orders":

@@ -13,6 +13,7 @@ import pytest
 
 from support.process import Ended, running_python
 from support.server import TelemetryServer, refused_url
+from support.settings_table import settings_table, table_of_the_page
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -148,3 +149,9 @@ def test_each_promise_names_tests_that_exist() -> None:
         assert len(named) >= 3, promise
         for path, name in named:
             assert re.search(rf"def {name}\(", (ROOT / path).read_text(encoding="utf-8")), f"{path}::{name}"
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert table_of_the_page() == settings_table(), (
+        "run: PYTHONPATH=tests python tests/support/settings_table.py"
+    )

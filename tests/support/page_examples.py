@@ -290,7 +290,7 @@ class PageRun:
 
 
 def _grouped(page: list[Block]) -> Iterator[list[Block]]:
-    """What is run together: blocks of Python, or one that is run until it succeeds with its output. Others are alone."""
+    """What is run together: blocks of Python, or a block that is run until it succeeds and its output."""
     group: list[Block] = []
     for block in page:
         if block.word.startswith("shown") or (block.language in SHOWN and not block.word):

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any
 
 from adbc_telemetry import TelemetryConfiguration
-from adbc_telemetry.config import ENVIRONMENT_PREFIX
 
 PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
 _TABLE = re.compile(r"(?<=<!-- table: settings -->\n).*?(?=<!-- end -->)", re.S)
@@ -25,17 +24,14 @@ def described() -> dict[str, str]:
 
 
 def settings_table() -> str:
-    """Each setting with its default, its variable and what it does."""
+    """Each setting with its default and what it does."""
     texts = described()
-    settings = [each for each in dataclasses.fields(TelemetryConfiguration) if each.init]
     rows = [
-        f"| `{each.name}` | {_default(each.name, each.default)} | `{ENVIRONMENT_PREFIX}{each.name.upper()}` "
-        f"| {texts[each.name][0].upper()}{texts[each.name][1:]} |"
-        for each in settings
+        f"| `{each.name}` | {_default(each.name, each.default)} | {texts[each.name]} |"
+        for each in dataclasses.fields(TelemetryConfiguration)
+        if each.init
     ]
-    return "\n".join(
-        ["| setting | default | environment variable | |", "| --- | --- | --- | --- |", *rows, ""]
-    )
+    return "\n".join(["| setting | default | |", "| --- | --- | --- |", *rows, ""])
 
 
 def table_of_the_page() -> str:
@@ -47,14 +43,10 @@ def table_of_the_page() -> str:
 
 def _default(name: str, default: Any) -> str:
     if name == "enabled":
-        default = False  # not set, which counts as no
-    if default is None:
-        return "none"
-    return (
-        f"`{default}`"
-        if isinstance(default, str)
-        else f"{str(default).lower() if isinstance(default, bool) else format(default, ',')}"
-    )
+        return "false"  # not set, which counts as no
+    if isinstance(default, bool):
+        return str(default).lower()
+    return "none" if default is None else f"{default:,}" if isinstance(default, int) else str(default)
 
 
 def main() -> None:
