@@ -33,6 +33,8 @@ _CircuitOpen: TypeAlias = Annotated[Literal["drop", "retain"], msgspec.Meta(desc
 class TelemetryConfiguration:
     """How telemetry is batched, sent and given up. Immutable. Times are in milliseconds, sizes in bytes.
 
+    Since 0.1.
+
     Attributes:
         enabled: whether events are recorded at all. An explicit False beats everything, whether it is given here,
             as a property or in the environment. See also `consent`.
@@ -86,6 +88,13 @@ class TelemetryConfiguration:
         A property (`adbc.databricks.telemetry.batch_size`) beats the environment
         (`DATABRICKS_TELEMETRY_BATCH_SIZE`), and the environment beats the default. A bad value counts as absent.
         For `enabled`, a clear no in either place wins, and so does `DO_NOT_TRACK`.
+
+        Args:
+            properties: the connection's properties; those that are no settings of ours are passed over.
+            environ: the environment.
+
+        Returns:
+            A sound configuration.
         """
         values: dict[str, Any] = {}
         for name in _SETTINGS:

@@ -47,6 +47,8 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     Events of CREATE_SESSION and DELETE_SESSION are about no statement: they carry no statement's id.
 
+    Since 0.1.
+
     Attributes:
         session: the connection's context.
         statement_id: ties the events of a statement together; a UUID unless the driver sets its own. Set to None, it
@@ -176,7 +178,15 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         slowest_chunk_latency_ms: float | None = None,
         sum_chunks_download_time_ms: float | None = None,
     ) -> None:
-        """What a driver that keeps its own count of chunks knows; beats what `record_chunk` has added up."""
+        """What a driver that keeps its own count of chunks knows; beats what `record_chunk` has added up.
+
+        Args:
+            total_chunks_present: how many chunks the result has.
+            total_chunks_iterated: how many of them were read.
+            initial_chunk_latency_ms: what the first one took, in milliseconds, as all of these.
+            slowest_chunk_latency_ms: what the slowest one took.
+            sum_chunks_download_time_ms: what all of them took together.
+        """
         self._chunk_overrides = {
             "total_chunks_present": self._whole(total_chunks_present, _INT32),
             "total_chunks_iterated": self._whole(total_chunks_iterated, _INT32),
@@ -196,7 +206,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     @never_raises(_count_error)
     def record_error(self, exception: BaseException) -> None:
-        """The statement has failed. Only the name of the exception's class is kept; the first one counts."""
+        """The statement has failed. Of `exception` only the name of its class is kept; the first one counts."""
         if self._error_name is None:
             self._error_name = type(exception).__name__
 

@@ -105,7 +105,10 @@ class TelemetryClientHolder:
 
 
 class TelemetryClientLease:
-    """The right to use the client of a host, until `release`. A context manager."""
+    """The right to use the client of a host, until `release`. A context manager. `acquire` of the manager makes it.
+
+    Since 0.1.
+    """
 
     def __init__(
         self, manager: TelemetryClientManager, holder: TelemetryClientHolder, auth: Auth | None
@@ -145,7 +148,10 @@ class TelemetryClientLease:
 
 
 class TelemetryClientManager:
-    """The clients of this process, one per host. Thread-safe."""
+    """The clients of this process, one per host. Thread-safe.
+
+    Since 0.1.
+    """
 
     def __init__(self) -> None:
         self._holders: dict[str, TelemetryClientHolder] = {}
@@ -179,6 +185,9 @@ class TelemetryClientManager:
             config: of the client; the first lease's holds.
             auth: returns the headers that authenticate a request. The newest live lease's is used.
             exporter: where batches go, instead of to the service; the first lease's holds.
+
+        Returns:
+            A lease of its own to each call. Release it when the connection closes.
 
         Raises:
             ValueError, TypeError: as of `TelemetryClient`.

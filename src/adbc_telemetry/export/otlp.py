@@ -35,6 +35,8 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
 
     Failed requests are tried again as by `DatabricksTelemetryExporter`.
 
+    Since 0.1.
+
     Args:
         endpoint: the collector's base URL, to which `/v1/logs` is added, or the URL of its logs. None takes the
             environment's `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT`, else `OTEL_EXPORTER_OTLP_ENDPOINT`, else
@@ -95,6 +97,9 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
         Args:
             logs: what to send; only those that cannot be encoded are rejected.
             deadline: the `time.monotonic()` value by which this returns.
+
+        Returns:
+            How many were delivered and rejected, and what became of the rest.
         """
         if not logs:
             return NOTHING_EXPORTED
@@ -132,6 +137,9 @@ class _Endpoint(Struct, frozen=True):
 
 def _parsed(endpoint: str, signal_path: str = LOGS_PATH) -> _Endpoint:
     """The host of an endpoint, and the path of its logs.
+
+    Returns:
+        Both, apart.
 
     Raises:
         TypeError, ValueError: `endpoint` names no host.
