@@ -5,6 +5,8 @@ import sqlite3
 bind = "127.0.0.1:8000"
 workers = 2
 threads = 2
+# Import the application once. Its connections are opened later, in the workers.
+preload_app = True
 # A worker that stops delivers its events within five seconds (close_timeout_ms); leave it the time.
 graceful_timeout = 15
 

@@ -167,7 +167,8 @@ class PageRun:
         self._printed, _ = self._finish(block, ["sh", "-e", "-c", self._on_free_ports(block.code)])
 
     def _run_python(self, group: list[Block]) -> None:
-        """Run blocks in one process. It prints a line before each one, so that what the last one prints is known."""
+        """Run blocks in one process. It prints a mark before each one, so that each one's output is known."""
+        blocks = [block for block in group if block.language == "python"]
         programs = [
             {
                 "name": str(block),
@@ -175,25 +176,30 @@ class PageRun:
                 "code": self._on_free_ports(block.code),
                 "continues": block.word == "continues",
             }
-            for block in group
+            for block in blocks
         ]
         file = self.folder / ".examples.json"
         file.write_text(json.dumps(programs), encoding="utf-8")
         command = [sys.executable, "-W", "error", str(_RUNNER), str(file)]
         printed, errors = self._finish(group[0], command)
         assert not errors, f"{group[0]}: {errors}"
-        self._printed = printed.rpartition("\x1e\n")[2]
+        outputs = iter(printed.split("\x1e\n")[1:])
+        for block in group:
+            if block.language == "python":
+                self._printed = next(outputs)
+            else:
+                self._compare(block)
 
     def _run_until_it_succeeds(self, group: list[Block]) -> None:
         deadline = time.monotonic() + TIMEOUT
         while True:
             try:
                 if group[0].language == "python":
-                    self._run_python(group[:1])
+                    self._run_python(group)
                 else:
                     self._run_script(group[0])
-                for output in group[1:]:
-                    self._compare(output)
+                    for output in group[1:]:
+                        self._compare(output)
                 return
             except AssertionError:
                 if time.monotonic() > deadline:
@@ -251,6 +257,8 @@ class PageRun:
                     "HOME": str(self.folder),
                     "TEST_PYTHON": sys.executable,
                     "PYTHONUNBUFFERED": "1",
+                    # Events of a process in the background need not wait for its end.
+                    "DATABRICKS_TELEMETRY_FLUSH_INTERVAL_MS": "100",
                 },
                 stdin=subprocess.DEVNULL,
                 stdout=stdout,
@@ -295,7 +303,7 @@ def _grouped(page: list[Block]) -> Iterator[list[Block]]:
     for block in page:
         if block.word.startswith("shown") or (block.language in SHOWN and not block.word):
             continue
-        if group and not _joins(block, group[-1]):
+        if group and not _joins(block, group):
             yield group
             group = []
         group.append(block)
@@ -303,10 +311,12 @@ def _grouped(page: list[Block]) -> Iterator[list[Block]]:
         yield group
 
 
-def _joins(block: Block, last: Block) -> bool:
-    if last.word == "eventually":
-        return block.word == "output"
-    return all(each.language == "python" and each.word in ("", "continues") for each in (block, last))
+def _joins(block: Block, group: list[Block]) -> bool:
+    """Whether a block is run together with those before it."""
+    first = group[0]
+    if block.word == "output":
+        return first.language == "python" or first.word == "eventually"
+    return all(each.language == "python" and each.word in ("", "continues") for each in (block, first))
 
 
 def _text(path: Path) -> str:
@@ -314,10 +324,10 @@ def _text(path: Path) -> str:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End a process as its user would, and then kill what it has left behind."""
+    """End a process, and all that it has started."""
     process.terminate()  # does nothing to one that has ended
     with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(15)
+        process.wait(1)
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait(10)
