@@ -255,6 +255,8 @@ class PageRun:
                     },
                     "PATH": f"{self.folder / '.commands'}:{os.environ['PATH']}",
                     "HOME": str(self.folder),
+                    # Where matplotlib keeps what it knows of fonts: to look for them takes seconds.
+                    "XDG_CACHE_HOME": os.environ.get("XDG_CACHE_HOME", str(Path.home() / ".cache")),
                     "TEST_PYTHON": sys.executable,
                     "PYTHONUNBUFFERED": "1",
                     # Events of a process in the background need not wait for its end.
