@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test units whole quick check faults coverage pythons lint format docs bench chart pictures clean
+.PHONY: demo test one-half other-half quick check faults coverage pythons lint format docs bench chart pictures release-check clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -34,15 +34,16 @@ $(STAMP): pyproject.toml Makefile
 demo: $(STAMP)
 	@$(BIN)/python demo/run.py $(if $(OPEN),--open)
 
-# Two runs at once, a core for each: units, and all else.
+# Two runs at once, a core for each, of about the same length: units and the whole collector, and all else.
+ONE_HALF := tests/unit $(wildcard tests/integration/test_collector_*.py)
 test: $(STAMP)
-	@$(MAKE) --no-print-directory --jobs 2 --output-sync units whole
+	@$(MAKE) --no-print-directory --jobs 2 --output-sync one-half other-half
 
-units: $(STAMP)
-	$(BIN)/python -m pytest tests/unit
+one-half: $(STAMP)
+	$(BIN)/python -m pytest $(ONE_HALF)
 
-whole: $(STAMP)
-	$(BIN)/python -m pytest tests --ignore tests/unit
+other-half: $(STAMP)
+	$(BIN)/python -m pytest tests $(addprefix --ignore ,$(ONE_HALF))
 
 # The quick tests, by a rule that needs no list: see tests/conftest.py.
 quick: $(STAMP)
@@ -79,6 +80,7 @@ lint: $(STAMP)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/typos
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows .github/workflows/ci.yml
 	$(BIN)/python -m mypy
 	$(BIN)/basedpyright
 	$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
@@ -111,6 +113,11 @@ chart: $(BENCH_STAMP)
 # The page, as the documentation shows it.
 pictures: $(STAMP)
 	PYTHONPATH=tests $(BIN)/python tests/page_pictures.py docs
+
+# What is built here, looked at as its users get it. Needs a network.
+release-check: $(STAMP)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --group release
+	$(BIN)/python release/check.py
 
 clean:
 	rm -rf $(VENV) $(VENV)-* $(BENCH_VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

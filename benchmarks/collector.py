@@ -1,8 +1,9 @@
 """What the collector takes, and what it costs: events a second, latencies, CPU time, memory.
 
-    python benchmarks/collector.py [--stored 0 1000000] [--seconds 20] [--readers] [--docs docs]
+    python benchmarks/collector.py [--stored 0 1000000] [--seconds 20] [--readers] [--rate 30000]
 
-A load of batches of 100 over kept-alive connections, as fast as answers come, on the same machine as the collector.
+A load of batches of 100 over kept-alive connections, on the same machine as the collector: as fast as answers come, or
+with `--rate` as many events a second.
 For each size of the store there is one run without readers, and with `--readers` one with eight that ask the page's
 questions over and over. Beside it, in the same run, rotel (an OpenTelemetry collector in Rust, from the package of that
 name) takes the same number of records of the same size as OTLP. The package has no exporter to files, so it discards
@@ -10,7 +11,7 @@ them: the figure is what receiving costs, without a disk.
 
     events/s   acknowledged
     CPU        of all processes of the collector, per event, its way into Parquet included
-    memory     the largest sum of the processes' resident memory
+    memory     the largest sum over its processes; what they share, such as libraries, counts once (PSS)
 """
 
 from __future__ import annotations
@@ -149,12 +150,28 @@ class _Connection:
         self.answer = b""
 
 
-def load(port: int, path: str, template: bytes, seconds: float) -> tuple[int, list[float]]:
-    """Send for some seconds; returns the events acknowledged, and the latency of each request in milliseconds."""
+def load(
+    port: int, path: str, template: bytes, seconds: float, rate: float | None = None
+) -> tuple[int, list[float]]:
+    """Send for some seconds.
+
+    Args:
+        port: of the endpoint on this machine.
+        path: of the requests.
+        template: the body, with a mark for each event's id.
+        seconds: how long to send.
+        rate: events a second; None for as many as are answered.
+
+    Returns:
+        The events acknowledged, and the latency of each request in milliseconds.
+    """
     parts = template.split(_ID)
     latencies: list[float] = []
-    deadline = time.perf_counter() + seconds
+    began = time.perf_counter()
+    deadline = began + seconds
     selector = selectors.DefaultSelector()
+    idle: list[_Connection] = []
+    sent = 0
 
     def send(connection: _Connection) -> None:
         ids = os.urandom(8 * BATCH).hex()
@@ -168,12 +185,24 @@ def load(port: int, path: str, template: bytes, seconds: float) -> tuple[int, li
         connection.sent_at = time.perf_counter()
         connection.socket.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
+    def due() -> float:
+        return 0.0 if rate is None else began + sent * BATCH / rate
+
     for _ in range(CONNECTIONS):
         connection = _Connection(port)
         selector.register(connection.socket, selectors.EVENT_READ, connection)
-        send(connection)
+        idle.append(connection)
     while selector.get_map():
-        for key, _ in selector.select(30):
+        while idle and (now := time.perf_counter()) >= min(due(), deadline):
+            connection = idle.pop()
+            if now < deadline:
+                send(connection)
+                sent += 1
+            else:
+                selector.unregister(connection.socket)
+                connection.socket.close()
+        wait = min(due(), deadline) - time.perf_counter() if idle else 30
+        for key, _ in selector.select(max(0, wait)) if selector.get_map() else ():
             connection = key.data
             received = connection.socket.recv(65_536)
             if not received:
@@ -184,11 +213,7 @@ def load(port: int, path: str, template: bytes, seconds: float) -> tuple[int, li
             if not connection.answer.startswith(b"HTTP/1.1 200"):
                 raise SystemExit(f"the endpoint answered {connection.answer[:200]!r}")
             latencies.append((time.perf_counter() - connection.sent_at) * 1000)
-            if time.perf_counter() < deadline:
-                send(connection)
-            else:
-                selector.unregister(connection.socket)
-                connection.socket.close()
+            idle.append(connection)
     return len(latencies) * BATCH, latencies
 
 
@@ -220,7 +245,7 @@ class Watch(threading.Thread):
         return sum(self._cpu.values())
 
     def run(self) -> None:
-        while not self._ended.wait(0.1):
+        while not self._ended.wait(0.25):
             self._look()
 
     def end(self) -> None:
@@ -235,7 +260,7 @@ class Watch(threading.Thread):
                 with contextlib.suppress(psutil.Error):
                     times = process.cpu_times()
                     self._cpu[process.pid] = times.user + times.system
-                    memory += process.memory_info().rss
+                    memory += getattr(process.memory_full_info(), "pss", 0) or process.memory_info().rss
         self.memory_bytes = max(self.memory_bytes, memory)
 
 
@@ -276,7 +301,14 @@ def _rotel_binary() -> Path | None:
 
 
 def run(
-    name: str, endpoint: Any, path: str, template: bytes, stored: int, readers: int, seconds: float
+    name: str,
+    endpoint: Any,
+    path: str,
+    template: bytes,
+    stored: int,
+    readers: int,
+    seconds: float,
+    rate: float | None,
 ) -> Figures:
     """One run against an endpoint that is there."""
     pid, port = endpoint
@@ -288,7 +320,7 @@ def run(
     for thread in threads:
         thread.start()
     began = time.perf_counter()
-    events, latencies = load(port, path, template, seconds)
+    events, latencies = load(port, path, template, seconds, rate)
     took = time.perf_counter() - began
     if name == "adbc-telemetry":  # its way into Parquet belongs to it
         _wait_until(
@@ -357,6 +389,7 @@ def main() -> int:
     parser.add_argument("--stored", type=int, nargs="*", default=[0, 1_000_000])
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--readers", action="store_true")
+    parser.add_argument("--rate", type=float)
     options = parser.parse_args()
     figures = []
     with tempfile.TemporaryDirectory(prefix="adbc-telemetry-bench-") as temporary:
@@ -376,6 +409,7 @@ def main() -> int:
                         already,
                         readers,
                         options.seconds,
+                        options.rate,
                     )
                 already += found.events
                 figures.append(found)
@@ -384,7 +418,16 @@ def main() -> int:
         if binary is not None:
             with rotel(binary) as endpoint:
                 figures.append(
-                    run("rotel, discarding", endpoint, "/v1/logs", otlp_template(), 0, 0, options.seconds)
+                    run(
+                        "rotel, discarding",
+                        endpoint,
+                        "/v1/logs",
+                        otlp_template(),
+                        0,
+                        0,
+                        options.seconds,
+                        options.rate,
+                    )
                 )
         shutil.rmtree(store)
     print("| " + " | ".join(HEADINGS) + " |")

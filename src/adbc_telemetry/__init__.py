@@ -14,9 +14,12 @@ TYPE_CHECKING = False  # type checkers know the name; `typing` takes longer to i
 if TYPE_CHECKING:
     from adbc_telemetry.client import TelemetryClient
     from adbc_telemetry.config import TelemetryConfiguration
+    from adbc_telemetry.connection import ConnectionTelemetry
+    from adbc_telemetry.consent import Decision
     from adbc_telemetry.context import StatementTelemetryContext
     from adbc_telemetry.core.diagnostics import Failure
     from adbc_telemetry.core.hosts import normalize_host
+    from adbc_telemetry.decision import explain
     from adbc_telemetry.events.session import TelemetrySessionContext
     from adbc_telemetry.export.base import ExportOutcome, ExportResult, TelemetryExporter
     from adbc_telemetry.export.breaker import CircuitBreaker, CircuitBreakerState
@@ -37,7 +40,9 @@ _LAZY = {
     "CircuitBreakerState": "export.breaker",
     "CircuitBreakerTelemetryExporter": "export.circuit_breaker",
     "ClientStats": "protocols",
+    "ConnectionTelemetry": "connection",
     "DatabricksTelemetryExporter": "export.databricks",
+    "Decision": "consent",
     "ExportOutcome": "export.base",
     "ExportResult": "export.base",
     "Failure": "core.diagnostics",
@@ -53,6 +58,7 @@ _LAZY = {
     "TelemetryConfiguration": "config",
     "TelemetryExporter": "export.base",
     "TelemetrySessionContext": "events.session",
+    "explain": "decision",
     "install": "instrumentation.installation",
     "instrument": "instrumentation.installation",
     "is_terminal_error": "transport.errors",
@@ -66,7 +72,9 @@ __all__ = [
     "CircuitBreakerState",
     "CircuitBreakerTelemetryExporter",
     "ClientStats",
+    "ConnectionTelemetry",
     "DatabricksTelemetryExporter",
+    "Decision",
     "ExportOutcome",
     "ExportResult",
     "Failure",
@@ -83,6 +91,7 @@ __all__ = [
     "TelemetryExporter",
     "TelemetrySessionContext",
     "__version__",
+    "explain",
     "install",
     "instrument",
     "is_terminal_error",

@@ -30,6 +30,7 @@ from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.export.base import AbleExporter, TelemetryExporter, checked_exporter, with_abilities
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
 from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
+from adbc_telemetry.export.local import as_the_user_wants
 from adbc_telemetry.pipeline.batch_delivery import BatchDelivery
 from adbc_telemetry.pipeline.closing import Closing
 from adbc_telemetry.pipeline.flow import EventFlow
@@ -77,6 +78,9 @@ class TelemetryClient:
             checked_exporter(exporter)
         self._host = normalize_host(host)
         self._enabled = config.enabled and not opted_out()
+        if self._enabled:
+            config, exporter = as_the_user_wants(config, exporter)
+            self._config = config
         chain = _chain(self._host, config, exporter, auth)
         self._delivery = BatchDelivery(self._host, config, chain, enabled=self._enabled)
         self._closing = Closing(self._delivery)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Mapping
@@ -10,11 +11,20 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_type_hints
 
 import msgspec
 
-PROPERTY_PREFIX: Final = "adbc.databricks.telemetry."
-ENVIRONMENT_PREFIX: Final = "DATABRICKS_TELEMETRY_"
+from adbc_telemetry.consent import (
+    ENVIRONMENT_PREFIX,
+    PROPERTY_PREFIX,
+    Mode,
+    Voice,
+    argument_voice,
+    as_switch,
+    decide,
+    look_up,
+    users_voices,
+)
 
-_TRUE: Final = frozenset({"true", "1", "yes", "on"})
-_FALSE: Final = frozenset({"false", "0", "no", "off"})
+__all__ = ["ENVIRONMENT_PREFIX", "PROPERTY_PREFIX", "TelemetryConfiguration", "checked_config", "opted_out"]
+
 _MAXIMUM: Final = 2**31 - 1
 
 # What each setting may be. msgspec checks the type; the description completes "... must be".
@@ -26,6 +36,9 @@ _NotNegative: TypeAlias = Annotated[
     int, msgspec.Meta(ge=0, le=_MAXIMUM, description=f"from 0 to {_MAXIMUM} (a whole number)")
 ]
 Compression: TypeAlias = Annotated[Literal["none", "gzip"], msgspec.Meta(description="none or gzip")]
+_Mode: TypeAlias = Annotated[
+    Literal["off", "local", "on"] | None, msgspec.Meta(description="off, local, on or None")
+]
 _CircuitOpen: TypeAlias = Annotated[Literal["drop", "retain"], msgspec.Meta(description="drop or retain")]
 
 
@@ -54,6 +67,10 @@ class TelemetryConfiguration:
         spool_dir: a folder for events that could not be delivered, or None. They are sent when the endpoint works
             again, possibly by another process. Needs POSIX file locks, which Windows does not have.
         spool_max_bytes: how large that folder may grow. Beyond it the oldest events are dropped.
+        mode: "off", "local" or "on", or None to leave that to `enabled`. If the two differ, the more private one
+            holds. In mode "local", events are written to `local_path` and never sent.
+        local_path: a file, or a folder that exists, for the events of mode "local"; None for
+            `adbc-telemetry.jsonl` in the user's folder for state (`$XDG_STATE_HOME`, else `~/.local/state`).
     """
 
     enabled: _Switch = None  # type: ignore[assignment]  # tells "not set" from False; a bool after __post_init__
@@ -72,42 +89,75 @@ class TelemetryConfiguration:
     circuit_open: _CircuitOpen = "drop"
     spool_dir: str | os.PathLike[str] | None = None
     spool_max_bytes: _Positive = 64 * 1024 * 1024
+    mode: _Mode = None
+    local_path: str | os.PathLike[str] | None = None
     consent: bool | None = field(init=False, repr=False, compare=False)
     """What the user said: True, False, or None if the user said nothing and a server's flag decides."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "consent", self.enabled)
-        object.__setattr__(self, "enabled", False if self.enabled is None else self.enabled)
+        enabled = self.enabled
+        object.__setattr__(self, "consent", enabled if isinstance(enabled, bool) else None)
+        said = self.voice().said
+        if said is not None:
+            object.__setattr__(self, "consent", said is not Mode.OFF)
+        if enabled is None or self.consent is not None:  # else it is a mistake, which `validate` names
+            object.__setattr__(self, "enabled", bool(self.consent))
+
+    def voice(self, name: str = "the configuration") -> Voice:
+        """What this configuration says about telemetry, for `consent.decide`."""
+        return argument_voice(name, enabled=self.consent, mode=self.mode)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether events are written to `local_path` and never sent."""
+        return self.enabled is True and self.mode == Mode.LOCAL.value
 
     @classmethod
     def from_properties(
-        cls, properties: Mapping[str, Any] | None = None, environ: Mapping[str, str] = os.environ
+        cls,
+        properties: Mapping[str, Any] | None = None,
+        environ: Mapping[str, str] = os.environ,
+        *,
+        flags: Mapping[str, str] | None = None,
     ) -> TelemetryConfiguration:
         """The settings in a connection's properties and in the environment. Never raises.
 
         A property (`adbc.databricks.telemetry.batch_size`) beats the environment
-        (`DATABRICKS_TELEMETRY_BATCH_SIZE`), and the environment beats the default. A bad value counts as absent.
-        For `enabled`, a clear no in either place wins, and so does `DO_NOT_TRACK`.
+        (`DATABRICKS_TELEMETRY_BATCH_SIZE`), the environment beats a flag, and a flag beats the default. A bad value
+        counts as absent. About `enabled` and `mode`, the user's most private word wins; see `consent`.
 
         Args:
-            properties: the connection's properties; those that are no settings of ours are passed over.
-            environ: the environment.
+            properties: of a connection.
+            environ: variables of the environment.
+            flags: the server's flags, named as properties in lower case. They decide neither `enabled` and `mode`
+                nor where files are written.
 
         Returns:
             A sound configuration.
         """
-        values: dict[str, Any] = {}
+        values = _flagged(flags)
         for name in _SETTINGS:
             for source, key in (
                 (environ, ENVIRONMENT_PREFIX + name.upper()),
                 (properties, PROPERTY_PREFIX + name),
             ):
-                value = _read(name, _look_up(source, key))
-                if value is not None and not (name == "enabled" and values.get(name) is False):
+                value = _read(name, look_up(source, key))
+                if value is not None:
                     values[name] = value
-        if opted_out(environ):
-            values["enabled"] = False
+        decision = decide(users_voices(properties, environ))
+        said = None if decision.user_is_silent else decision.mode
+        values["enabled"] = None if said is None else decision.enabled
+        values["mode"] = Mode.LOCAL.value if said is Mode.LOCAL else None
         return cls(**values)
+
+    def with_flags(self, flags: Mapping[str, str]) -> TelemetryConfiguration:
+        """These settings, with those of `flags` in the place of defaults; see `from_properties`."""
+        told = {
+            name: value for name, value in _flagged(flags).items() if getattr(self, name) == _DEFAULTS[name]
+        }
+        if self.consent is None:
+            told["enabled"] = None  # else `replace` would take the silence for a no
+        return dataclasses.replace(self, **told)
 
     def validate(self) -> list[str]:
         """One sentence per bad setting, which says what it must be. Empty if all are sound."""
@@ -117,6 +167,12 @@ class TelemetryConfiguration:
 
 
 _SETTINGS: Final = tuple(f.name for f in fields(TelemetryConfiguration) if f.init)
+_DEFAULTS: Final = {f.name: f.default for f in fields(TelemetryConfiguration) if f.init}
+_PATHS: Final = frozenset({"spool_dir", "local_path"})
+# A server must not decide about consent, nor where files are written.
+_NOT_BY_FLAG: Final = _PATHS | {"enabled", "mode"}
+# What a flag may ask for at most: it must not hold up the program's end for long, nor fill its memory.
+_MOST_BY_FLAG: Final = {"close_timeout_ms": 60_000, "max_queue_size": 1_000_000}
 _TYPES: Final = get_type_hints(TelemetryConfiguration, include_extras=True)
 
 
@@ -136,15 +192,19 @@ def checked_config(config: TelemetryConfiguration) -> TelemetryConfiguration:
 
 
 def opted_out(environ: Mapping[str, str] = os.environ) -> bool:
-    """Whether the environment turns telemetry off: `DO_NOT_TRACK` or `DATABRICKS_TELEMETRY_ENABLED=false`."""
-    do_not_track = str(_look_up(environ, "DO_NOT_TRACK") or "").strip().lower()
-    if do_not_track not in ("", *_FALSE):
-        return True
-    return _read("enabled", _look_up(environ, ENVIRONMENT_PREFIX + "ENABLED")) is False
+    """Whether the environment turns telemetry off: by `DO_NOT_TRACK`, or a mode `off` or `enabled=false` there."""
+    return any(voice.said is Mode.OFF for voice in users_voices(None, environ))
 
 
-def _look_up(source: Mapping[str, Any] | None, key: str) -> object:
-    return source.get(key) if isinstance(source, Mapping) else None
+def _flagged(flags: Mapping[str, str] | None) -> dict[str, Any]:
+    """The settings that the server's flags give."""
+    values: dict[str, Any] = {}
+    for name in _SETTINGS:
+        if name not in _NOT_BY_FLAG:
+            value: Any = _read(name, look_up(flags, PROPERTY_PREFIX + name))
+            if value is not None and not (name in _MOST_BY_FLAG and value > _MOST_BY_FLAG[name]):
+                values[name] = value
+    return values
 
 
 def _read(name: str, value: object) -> object:
@@ -152,17 +212,17 @@ def _read(name: str, value: object) -> object:
     if isinstance(value, str):
         value = _read_text(name, value)
     elif isinstance(value, int) and _TYPES[name] == _Switch:
-        value = {0: False, 1: True}.get(value)
+        value = as_switch(value)
     return value if value is not None and _is_sound(name, value) else None
 
 
 def _read_text(name: str, text: str) -> object:
-    if name == "spool_dir":
+    if name in _PATHS:
         return text or None
     text = text.strip().lower()
     kind = _TYPES[name].__origin__
     if kind is bool:
-        return True if text in _TRUE else False if text in _FALSE else None
+        return as_switch(text)
     if kind is int:
         try:
             return int(text)
@@ -172,6 +232,8 @@ def _read_text(name: str, text: str) -> object:
 
 
 def _is_sound(name: str, value: object) -> bool:
+    if name == "local_path":
+        return value is None or isinstance(value, (str, os.PathLike))
     if name == "spool_dir":
         return value is None or (isinstance(value, (str, os.PathLike)) and sys.platform != "win32")
     try:
@@ -183,9 +245,29 @@ def _is_sound(name: str, value: object) -> bool:
 
 def _problem(name: str, value: object) -> str:
     """What to do about a value that is not sound."""
+    if name == "local_path":
+        return f"local_path must be a path or None, not {value!r}"
     if name != "spool_dir":
         (meta,) = _TYPES[name].__metadata__
         return f"{name} must be {meta.description}, not {value!r}"
     if isinstance(value, (str, os.PathLike)):
         return "spool_dir needs POSIX file locks, which Windows does not have: leave it out"
     return f"spool_dir must be a path or None, not {value!r}"
+
+
+def environment_problems(environ: Mapping[str, str] = os.environ) -> list[str]:
+    """One sentence for each setting in the environment that makes no sense and counts as absent."""
+    problems = []
+    for name in _SETTINGS:
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        text = environ.get(variable)
+        if text and _read(name, text) is None:
+            what = "a path" if name == "spool_dir" else _TYPES[name].__metadata__[0].description
+            problems.append(f"{variable} must be {what}")
+    return problems
+
+
+def unknown_settings(environ: Mapping[str, str] = os.environ) -> dict[str, list[str]]:
+    """Variables of the environment that look like settings and are none, and the names of those that are."""
+    known = [ENVIRONMENT_PREFIX + name.upper() for name in _SETTINGS]
+    return {name: known for name in environ if name.startswith(ENVIRONMENT_PREFIX) and name not in known}

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from msgspec import Struct, field
 
+from adbc_telemetry.core.decorators import Function, around
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
 from adbc_telemetry.events.handover import hand_over
@@ -42,8 +43,8 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     All latencies are whole milliseconds of the monotonic clock, since the start. Only facts enter: no SQL, no
     parameter, no message; of an error, its class's name. No method raises: what cannot be understood is left
-    out of the event and counted in `errors`. A context manager: leaving the block records the exception that
-    leaves with it, if any, and emits.
+    out of the event and counted in `errors`. A context manager, also an asynchronous one: leaving the block records
+    the exception that leaves with it, if any, and emits. A decorator, too: see `__call__`.
 
     Events of CREATE_SESSION and DELETE_SESSION are about no statement: they carry no statement's id.
 
@@ -242,6 +243,27 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         if error is not None:
             self.record_error(error)
         self.emit()
+
+    async def __aenter__(self) -> StatementTelemetryContext:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.__exit__(kind, error, trace)
+
+    def __call__(self, function: Function) -> Function:
+        """Decorate a function, or a coroutine function: each call is a statement of its own, of the same kind."""
+        return around(self._another, function)
+
+    def _another(self) -> StatementTelemetryContext:
+        return StatementTelemetryContext(
+            self.session,
+            statement_type=self.statement_type,
+            operation_type=self.operation_type,
+            result_format=self.result_format,
+            is_internal_call=self.is_internal_call,
+        )
 
 
 def _check(session: object) -> None:

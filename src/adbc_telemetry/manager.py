@@ -21,6 +21,7 @@ from enum import Enum
 
 from adbc_telemetry.client import TelemetryClient
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.core.diagnostics import host_digits
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import is_secure, normalize_host
@@ -28,6 +29,7 @@ from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
+from adbc_telemetry.export.local import environment_is_local, local_file
 from adbc_telemetry.pipeline.shutdown import close_together
 from adbc_telemetry.transport.auth import Auth, checked_auth
 
@@ -195,6 +197,8 @@ class TelemetryClientManager:
         name = normalize_host(host)
         checked_auth(name, auth)
         checked_config(config)
+        if config.is_local and not environment_is_local():
+            name = _local_host(config)
         if exporter is not None:
             checked_exporter(exporter)
         while True:
@@ -289,6 +293,11 @@ class TelemetryClientManager:
                 CircuitBreakerManager.get_instance().remove_circuit_breaker(name)
             holder.end()
         holder.gone.set()
+
+
+def _local_host(config: TelemetryConfiguration) -> str:
+    """The name under which the clients of one local file are shared, and of no host: a host's client may send."""
+    return f"http://{host_digits(local_file(config.local_path))}.file.localhost"
 
 
 _instance = TelemetryClientManager()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import locale
 import os
 import platform
@@ -50,6 +51,14 @@ def detect_system_configuration(
     }
     fields = {name: _or_none(read) for name, read in readers.items()}
     return DriverSystemConfiguration(**{name: value for name, value in fields.items() if value})
+
+
+@functools.cache
+def user_agent(driver_name: str | None, driver_version: str | None) -> str:
+    """How a driver's events name their sender: `adbc-telemetry/0.1.0 (ADBC SQLite Driver 1.13.0)`."""
+    agent = f"{DRIVER_NAME}/{__version__}"
+    driver = " ".join(filter(None, (driver_name, (driver_version or "").removeprefix("v"))))
+    return f"{agent} ({driver})" if driver else agent
 
 
 def _os_version() -> str | None:

@@ -54,6 +54,8 @@ def test_the_defaults_are_those_of_the_design() -> None:
         "circuit_open": "drop",
         "spool_dir": None,
         "spool_max_bytes": 64 * 1024 * 1024,
+        "mode": None,
+        "local_path": None,
         "consent": None,
     }
     assert config.validate() == []

@@ -3,6 +3,7 @@
 collect      a collector, and its page alone (`serve`)
 report       what was collected, as tables
 export       all events into a file
+check        why events do not arrive
 fetching     asks a running collector
 units        durations and sizes
 errors       how a command fails, and writes its output
@@ -17,6 +18,7 @@ import traceback
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple, NoReturn
 
+from adbc_telemetry.cli.check import add_check, run_check
 from adbc_telemetry.cli.collect import add_collect, add_serve, run_collect, run_serve
 from adbc_telemetry.cli.errors import CommandError
 from adbc_telemetry.cli.export import add_export, run_export
@@ -25,11 +27,13 @@ from adbc_telemetry.core.version import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command and return its exit code: 0, or 2 when it could not do its work."""
+    """Run the command and return its exit code: 0; 1 when a check has failed; 2 when it could not do its work."""
     try:
         options = _parser().parse_args(arguments)
-        _require_extra()
-        return _COMMANDS[options.command].run(options)
+        command = _COMMANDS[options.command]
+        if command.needs_extra:
+            _require_extra()
+        return command.run(options)
     except CommandError as error:
         print(f"adbc-telemetry: {error}", file=sys.stderr)
     except Exception:  # noqa: BLE001 - Python would exit with 1, which says that a check has failed
@@ -41,6 +45,7 @@ class _Command(NamedTuple):
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    needs_extra: bool = True
 
 
 _COMMANDS: Final = {
@@ -48,6 +53,7 @@ _COMMANDS: Final = {
     "report": _Command("print what was collected", add_report, run_report),
     "export": _Command("write all events into a file", add_export, run_export),
     "serve": _Command("serve the page over a store, without taking events", add_serve, run_serve),
+    "check": _Command("find out why events do not arrive", add_check, run_check, needs_extra=False),
 }
 
 

@@ -45,7 +45,8 @@ def instrument(
             this machine: `127.0.0.1:8317`. By default the environment's `ADBC_TELEMETRY_ENDPOINT`;
             without either nothing is done, unless there is an `exporter`.
         auth: returns the headers that authenticate a request.
-        config: settings; by default those of the environment, with telemetry enabled.
+        config: settings; by default those of the environment, with telemetry enabled. If neither these nor the
+            environment say yes or no, the flags of the endpoint's host decide; see `flagged`.
         exporter: where events go instead of to the service.
         session_id: ties the connection's events together; by default a new UUID.
         workspace_id: the Databricks workspace.

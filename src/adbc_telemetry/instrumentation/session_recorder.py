@@ -17,7 +17,7 @@ from adbc_telemetry.instrumentation.operations import CREATE_SESSION, DELETE_SES
 from adbc_telemetry.schema import ExecutionResultFormat
 
 if TYPE_CHECKING:
-    from adbc_telemetry.manager import TelemetryClientLease
+    from adbc_telemetry.flagged import Lease
 
 _NO_SCRIPT: Final[list[int]] = []
 
@@ -69,7 +69,7 @@ class SessionRecorder:
     def __init__(
         self,
         session: TelemetrySessionContext,
-        lease: TelemetryClientLease,
+        lease: Lease,
         instrument_like_this: Callable[[Any], object],
         result_format: ExecutionResultFormat | None = None,
     ) -> None:

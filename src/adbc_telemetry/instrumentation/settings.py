@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import os
 from typing import Any, Final
 
-from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
+from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.consent import Mode, argument_voice, decide, users_voices
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.ids import new_id
-from adbc_telemetry.core.version import __version__
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
+from adbc_telemetry.flagged import lease_for
 from adbc_telemetry.instrumentation import adbc, pep249
 from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_pep249
 from adbc_telemetry.instrumentation.proxies import is_proxy
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
-from adbc_telemetry.manager import TelemetryClientManager
 from adbc_telemetry.schema import ExecutionResultFormat
-from adbc_telemetry.system import DRIVER_NAME, detect_system_configuration
+from adbc_telemetry.system import detect_system_configuration, user_agent
 from adbc_telemetry.transport.auth import Auth, checked_auth
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
@@ -31,7 +30,7 @@ _NOWHERE: Final = (
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Settings:
-    """How to instrument a connection. The endpoint is normalised, telemetry is enabled."""
+    """How to instrument a connection. The endpoint is normalised. The user has said yes, or the flags decide."""
 
     endpoint: str
     config: TelemetryConfiguration
@@ -62,9 +61,7 @@ class Settings:
             driver_version=facts.driver_version,
             client_app_name=self.client_app_name,
         )
-        lease = TelemetryClientManager.get_instance().acquire(
-            self.endpoint, self.config, auth=self.auth, exporter=self.exporter
-        )
+        lease = lease_for(self.endpoint, self.config, auth=self.auth, exporter=self.exporter)
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=self.workspace_id,
@@ -72,7 +69,7 @@ class Settings:
             system_configuration=system_configuration,
             driver_connection_params=facts.parameters,
             client=lease.client,
-            user_agent=_user_agent(facts.driver_name, facts.driver_version),
+            user_agent=user_agent(facts.driver_name, facts.driver_version),
         )
         result_format = ExecutionResultFormat.INLINE_ARROW if facts.parameters.enable_arrow else None
         return SessionRecorder(session, lease, self.follow, result_format)
@@ -93,10 +90,14 @@ def resolve(
             counts as absent if it makes no sense.
     """
     if config is None:
-        config = _configuration_of_the_environment()
-    elif not isinstance(config, TelemetryConfiguration):
+        config = TelemetryConfiguration.from_properties()
+        voice = argument_voice("a call without a configuration", enabled=True)
+    elif isinstance(config, TelemetryConfiguration):
+        voice = config.voice()
+    else:
         raise TypeError(f"config must be a TelemetryConfiguration, not {type(config).__name__}")
-    if opted_out() or not config.enabled:
+    decision = decide([*users_voices(), voice])
+    if not (decision.enabled or decision.user_is_silent):
         return None
     checked_config(config)
     if exporter is not None:
@@ -105,16 +106,14 @@ def resolve(
         host: str | None = normalize_host(endpoint)
         checked_auth(normalize_host(endpoint), auth)
     else:
-        host = _endpoint_of_the_environment(auth) or (None if exporter is None else _NOWHERE)
+        # What stays on this machine needs no endpoint; and without one there are no flags to ask.
+        nowhere = decision.mode is Mode.LOCAL or (decision.enabled and exporter is not None)
+        host = _endpoint_of_the_environment(auth) or (_NOWHERE if nowhere else None)
     if host is None:
         return None
+    if decision.enabled:
+        config = dataclasses.replace(config, enabled=True)
     return Settings(endpoint=host, config=config, auth=auth, exporter=exporter, **facts)
-
-
-def _configuration_of_the_environment() -> TelemetryConfiguration:
-    """To call `instrument` without a configuration is a yes; a no in the environment beats it."""
-    config = TelemetryConfiguration.from_properties()
-    return config if config.consent is False else dataclasses.replace(config, enabled=True)
 
 
 def _no_endpoint(error: Exception, auth: Auth | None) -> str | None:
@@ -129,11 +128,3 @@ def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
     host = normalize_host(endpoint)
     checked_auth(host, auth)
     return host
-
-
-@functools.cache
-def _user_agent(driver_name: str | None, driver_version: str | None) -> str:
-    """`adbc-telemetry/0.1.0 (ADBC SQLite Driver 1.13.0)`."""
-    agent = f"{DRIVER_NAME}/{__version__}"
-    driver = " ".join(filter(None, (driver_name, (driver_version or "").removeprefix("v"))))
-    return f"{agent} ({driver})" if driver else agent

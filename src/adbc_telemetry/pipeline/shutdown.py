@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import atexit
+import time
 import weakref
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Final, Protocol
 
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.interpreters import is_main_interpreter
 from adbc_telemetry.core.process_pools import EndOfChild
 from adbc_telemetry.core.reentrant import WeakRegistry
 from adbc_telemetry.core.uwsgi import prefork
+
+_SETTLING_SECONDS: Final = 5.0
 
 
 class Closeable(Protocol):
@@ -46,6 +49,14 @@ class Closeable(Protocol):
         ...
 
 
+class Settling(Protocol):
+    """What holds events back that are to reach a client before the clients are closed."""
+
+    def settle(self, deadline: float) -> None:
+        """Hand them over, or drop them; wait for that until `deadline` (`time.monotonic()`) at most."""
+        ...
+
+
 def close_together(clients: Sequence[Closeable], timeout: float | None = None) -> None:
     """Close `clients` side by side: all together take no longer than one."""
     _close_by([(client, client.close_deadline(timeout)) for client in clients])
@@ -68,6 +79,7 @@ class _Exit:
 
     def __init__(self) -> None:
         self._clients: WeakRegistry[Closeable] = WeakRegistry()
+        self._settling: WeakRegistry[Settling] = WeakRegistry()
         self._ends = False
         # urllib3's finalizers end its connections, so they must run after our last requests. All finalizers run in one
         # exit handler, which the first one of a process registers; and the handler that is registered first runs last.
@@ -81,10 +93,21 @@ class _Exit:
         if self._ends:
             client.begin_at_exit()
 
+    def add_settling(self, thing: Settling) -> None:
+        self._settling.add(thing)
+        self._end_of_child.register()
+
+    @never_raises(lambda error, self: None)
+    def _settle(self) -> None:
+        deadline = time.monotonic() + _SETTLING_SECONDS
+        for thing in self._settling.living():
+            thing.settle(deadline)
+
     @never_raises(lambda error, self: None)
     def _deliver(self) -> None:
         self._ends = True
         prefork.end_of_forks()
+        self._settle()
         clients = self._clients.living()
         if not is_main_interpreter():  # it must have no threads any more when its exit handlers have run
             close_together(clients)
@@ -96,8 +119,10 @@ class _Exit:
 
     @never_raises(lambda error, self: None)
     def _close_all(self) -> None:
+        self._settle()
         close_together(self._clients.living())
 
 
 _exit = _Exit()
 close_at_exit = _exit.add
+settle_at_exit = _exit.add_settling

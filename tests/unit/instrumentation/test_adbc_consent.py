@@ -56,8 +56,18 @@ def test_an_opt_out_beats_everything(
 
 def test_a_configuration_that_is_not_enabled_leaves_the_connection_untouched(recording: Recording) -> None:
     with connect_sqlite() as connection:
-        for config in (TelemetryConfiguration(), TelemetryConfiguration(enabled=False)):
+        for config in (
+            TelemetryConfiguration(enabled=False),
+            TelemetryConfiguration(mode="off", enabled=True),
+        ):
             assert_untouched(connection, ENDPOINT, config=config, exporter=recording)
+
+
+def test_without_a_word_and_without_a_host_whose_flags_could_be_asked_the_connection_is_untouched(
+    recording: Recording,
+) -> None:
+    with connect_sqlite() as connection:
+        assert_untouched(connection, config=TelemetryConfiguration(), exporter=recording)
 
 
 def test_without_an_endpoint_nothing_happens() -> None:
