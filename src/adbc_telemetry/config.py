@@ -104,7 +104,7 @@ class TelemetryConfiguration:
             object.__setattr__(self, "enabled", bool(self.consent))
 
     def voice(self, name: str = "the configuration") -> Voice:
-        """What this configuration says about telemetry, for `consent.decide`."""
+        """What this configuration says about telemetry, as the voice `name`, for `consent.decide`."""
         return argument_voice(name, enabled=self.consent, mode=self.mode)
 
     @property

@@ -166,6 +166,8 @@ class ConnectionTelemetry:
 
     A context manager, also an asynchronous one: leaving the block closes it.
 
+    Since 0.2.
+
     Attributes:
         errors: how many facts could not be recorded.
     """
@@ -220,6 +222,9 @@ class ConnectionTelemetry:
             allowed: names of further parameters that the driver's author allows to be told, such as a host's.
             notice: shows a text to the user, such as `print`. It is called once per driver and process, before the
                 first byte is sent or asked for, and only if something may be sent; see `notice`.
+
+        Returns:
+            The connection's telemetry, which does nothing where it is off.
         """
         parts = _Parts(properties, host)
         if notice is not None:
@@ -278,7 +283,13 @@ class ConnectionTelemetry:
         """A statement that begins now: a context manager, an asynchronous one, and a decorator.
 
         Args:
-            statement_type, operation_type, result_format, is_internal_call: as of `StatementTelemetryContext`.
+            statement_type: as of `StatementTelemetryContext`, as are the others.
+            operation_type: by default an execution.
+            result_format: by default that of the session.
+            is_internal_call: made by the driver itself and not for the user.
+
+        Returns:
+            The statement's context, whose time has begun.
         """
         return StatementTelemetryContext(
             self._session,
@@ -336,7 +347,7 @@ class ConnectionTelemetry:
         return self._take_leave(closed_in_ms) or self._lease.release(timeout)
 
     async def aclose(self, timeout: float | None = None, *, closed_in_ms: float = 0) -> bool:
-        """`close` for asyncio: the loop is never blocked."""
+        """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
         if isinstance(self._lease, _NoLease):

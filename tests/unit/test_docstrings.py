@@ -27,8 +27,8 @@ MESSAGES = {
 
 # For the layers below, and for a fork.
 INTERNAL = {"after_fork_in_child", "enqueue_statement", "expire", "hold_nothing_open", "outline", "preempt"}
-# `TelemetryClientManager.acquire` makes it.
-NOT_MADE_BY_USERS = {"TelemetryClientLease"}
+# `TelemetryClientManager.acquire` and `ConnectionTelemetry.create` make them.
+NOT_MADE_BY_USERS = {"ConnectionTelemetry", "TelemetryClientLease"}
 
 
 def own_docstring(value: Any) -> str:

@@ -321,7 +321,7 @@ def test_settings_come_from_flags_in_any_case_and_the_users_own_beat_them(flags:
     telemetry.close()
 
 
-def test_a_flag_of_the_propertys_own_name_turns_telemetry_on(flags: FlagServer) -> None:
+def test_a_flag_of_the_property_s_own_name_turns_telemetry_on(flags: FlagServer) -> None:
     flags.flags[PREFIX + "ENABLED"] = "true"
     telemetry = silent(flags.url)
     assert telemetry.close()
