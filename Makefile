@@ -30,9 +30,9 @@ $(STAMP): pyproject.toml Makefile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[adbc,collector,otel]' --group dev
 	@pwd -P > $(STAMP)
 
-# make demo OPEN=1 leaves the collector's page running in the end.
+# make demo OPEN=1 leaves the page of its queries running in the end.
 demo: $(STAMP)
-	@$(BIN)/python demo/run.py $(if $(OPEN),--open)
+	@$(BIN)/adbc-telemetry demo $(if $(OPEN),--open,--no-open)
 
 # Two runs at once, a core for each, of about the same length: units and the whole collector, and all else.
 ONE_HALF := tests/unit $(wildcard tests/integration/test_collector_*.py)
