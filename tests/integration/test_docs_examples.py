@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from support.page_examples import ROOT, SHOWN, Block, PageRun, blocks, pages
+from support.page_examples import ROOT, SHOWN, Block, PageRun, blocks, pages, starts_a_collector
 from support.server import TelemetryServer
 from support.waiting import wait_until
 
@@ -40,8 +40,7 @@ def test_the_examples_of_a_page_run(page: str, tmp_path: Path, server: Telemetry
 
 
 def sends_to_the_server(page: list[Block]) -> bool:
-    own_collector = any("adbc-telemetry collect" in block.code for block in page if block.language == "sh")
-    return not own_collector and any(
+    return not starts_a_collector(page) and any(
         "127.0.0.1:8317" in block.code for block in page if block.language == "python"
     )
 

@@ -90,7 +90,16 @@ def blocks(path: Path) -> list[Block]:
 
 def pages() -> list[Path]:
     """All pages of the documentation and of the examples."""
-    return sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+    return sorted(
+        [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")]
+    )
+
+
+def starts_a_collector(page: list[Block]) -> bool:
+    """Whether a page has a collector of its own, from one block to its end."""
+    return any(
+        block.word.startswith("background") and "adbc-telemetry collect" in block.code for block in page
+    )
 
 
 def printed_as(expected: str) -> re.Pattern[str]:
@@ -120,11 +129,8 @@ class PageRun:
         Raises:
             AssertionError: a block has failed, or has printed something else than the page says.
         """
-        own_collector = any(
-            block.language == "sh" and "adbc-telemetry collect" in block.code for block in page
-        )
         self._ports = {port: refused_url().rpartition(":")[2] for port in PORTS}
-        if not own_collector:
+        if not starts_a_collector(page):
             self._ports["8317"] = str(self.server_port)
         self._write_commands()
         self._copy_files_beside(page[0])
@@ -164,7 +170,10 @@ class PageRun:
         assert printed_as(self._on_free_ports(block.code)).fullmatch(shown), f"{block}: it printed\n{shown}"
 
     def _run_script(self, block: Block) -> None:
-        self._printed, _ = self._finish(block, ["sh", "-e", "-c", self._on_free_ports(block.code)])
+        code = block.code
+        if "adbc-telemetry collect" in code:  # one that lives as long as the script
+            code = code.replace("8317", refused_url().rpartition(":")[2])
+        self._printed, _ = self._finish(block, ["sh", "-e", "-c", self._on_free_ports(code)])
 
     def _run_python(self, group: list[Block]) -> None:
         """Run blocks in one process. It prints a mark before each one, so that each one's output is known."""
