@@ -49,6 +49,8 @@ def _count_error(error: Exception, client: TelemetryClient) -> None:
 class TelemetryClient:
     """Queues, batches and delivers the events of one host. Thread-safe; a (async) context manager.
 
+    Since 0.1.
+
     Args:
         host: an endpoint: a host, an http(s) URL, or one of the other kinds in `export.endpoints`.
         config: see `TelemetryConfiguration`. If telemetry is not enabled, or the user has opted out, the client
@@ -121,7 +123,7 @@ class TelemetryClient:
     # The way in.
 
     def enqueue(self, log: TelemetryFrontendLog) -> None:
-        """Take an event. Never blocks, never raises; from any thread, destructor or signal handler.
+        """Take the event `log`. Never blocks, never raises; from any thread, destructor or signal handler.
 
         With the queue full, or after `close`, the event is dropped and counted.
         """
@@ -202,7 +204,14 @@ class TelemetryClient:
         return await closed.wait()
 
     def close_deadline(self, timeout: float | None = None) -> float:
-        """When a close that begins now has to be over (`time.monotonic()`), `close_timeout_ms` from now by default."""
+        """When a close that begins now has to be over: a `time.monotonic()` value.
+
+        Args:
+            timeout: seconds that the close may take; None for `close_timeout_ms`.
+
+        Returns:
+            The deadline.
+        """
         seconds = _seconds(timeout)
         return time.monotonic() + (self._config.close_timeout_ms / 1000 if seconds is None else seconds)
 

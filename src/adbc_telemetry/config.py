@@ -53,6 +53,8 @@ _CircuitOpen: TypeAlias = Annotated[Literal["drop", "retain"], msgspec.Meta(desc
 class TelemetryConfiguration:
     """How telemetry is batched, sent and given up. Immutable. Times are in milliseconds, sizes in bytes.
 
+    Since 0.1.
+
     Attributes:
         enabled: whether events are recorded at all. An explicit False beats everything, whether it is given here,
             as a property or in the environment. See also `consent`.
@@ -114,7 +116,7 @@ class TelemetryConfiguration:
             object.__setattr__(self, "enabled", bool(self.consent))
 
     def voice(self, name: str = "the configuration") -> Voice:
-        """What this configuration says about telemetry, for `consent.decide`."""
+        """What this configuration says about telemetry, as the voice `name`, for `consent.decide`."""
         return argument_voice(name, enabled=self.consent, mode=self.mode)
 
     @property
@@ -141,6 +143,9 @@ class TelemetryConfiguration:
             environ: variables of the environment.
             flags: the server's flags, named as properties in lower case. They decide neither `enabled` and `mode`
                 nor where files are written.
+
+        Returns:
+            A sound configuration.
         """
         values = _flagged(flags)
         for name in _SETTINGS:

@@ -185,6 +185,8 @@ class ConnectionTelemetry:
 
     A context manager, also an asynchronous one: leaving the block closes it.
 
+    Since 0.2.
+
     Attributes:
         errors: how many facts could not be recorded.
     """
@@ -240,6 +242,9 @@ class ConnectionTelemetry:
                 Which properties tell what: see `driver_facts.connection_parameters`.
             notice: shows a text to the user, such as `print`. It is called once per driver and process, before the
                 first byte is sent or asked for, and only if something may be sent; see `notice`.
+
+        Returns:
+            The connection's telemetry, which does nothing where it is off.
         """
         parts = _Parts(properties, host)
         if notice is not None:
@@ -299,7 +304,13 @@ class ConnectionTelemetry:
         """A statement that begins now: a context manager, an asynchronous one, and a decorator.
 
         Args:
-            statement_type, operation_type, result_format, is_internal_call: as of `StatementTelemetryContext`.
+            statement_type: as of `StatementTelemetryContext`, as are the others.
+            operation_type: by default an execution.
+            result_format: by default that of the session.
+            is_internal_call: made by the driver itself and not for the user.
+
+        Returns:
+            The statement's context, whose time has begun.
         """
         return StatementTelemetryContext(
             self._session,
@@ -363,7 +374,7 @@ class ConnectionTelemetry:
             self._lease = _NoLease(lease.client)
 
     async def aclose(self, timeout: float | None = None, *, closed_in_ms: float = 0) -> bool:
-        """`close` for asyncio: the loop is never blocked."""
+        """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
         if isinstance(self._lease, _NoLease):

@@ -69,6 +69,8 @@ class Voice(Struct, frozen=True):
 class Decision(Struct, frozen=True):
     """Whether telemetry is on, and why.
 
+    Since 0.2.
+
     Attributes:
         mode: what becomes of events.
         reason: one sentence for people.

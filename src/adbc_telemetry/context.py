@@ -69,6 +69,8 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     Events of CREATE_SESSION and DELETE_SESSION are about no statement: they carry no statement's id.
 
+    Since 0.1.
+
     Attributes:
         session: the connection's context.
         statement_id: ties the events of a statement together; a UUID unless the driver sets its own. Set to None, it
@@ -225,6 +227,13 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         """What a driver that keeps its own count of chunks knows; beats what `record_chunk` has added up.
 
         A later call beats an earlier one in what it names.
+
+        Args:
+            total_chunks_present: how many chunks the result has.
+            total_chunks_iterated: how many of them were read.
+            initial_chunk_latency_ms: what the first one took, in milliseconds, as all of these.
+            slowest_chunk_latency_ms: what the slowest one took.
+            sum_chunks_download_time_ms: what all of them took together.
         """
         told = {
             "total_chunks_present": self._whole(total_chunks_present, _INT32),

@@ -27,6 +27,8 @@ def explain(
 ) -> Decision:
     """Whether telemetry is on, and why. Never raises, makes no request, changes nothing.
 
+    Since 0.2.
+
     Args:
         properties: of a connection: `adbc.databricks.telemetry.enabled` and `.mode`.
         environ: variables of the environment: `DO_NOT_TRACK`, `DATABRICKS_TELEMETRY_ENABLED` and `_MODE`, and

@@ -138,14 +138,19 @@ class HoldersAuth:
         self._holder = holder
 
     def __call__(self) -> Mapping[str, str] | None:
+        """The headers of the newest live lease that brings some; None where none does."""
         return self._holder.authenticate()
 
     def is_given(self) -> bool:
+        """Whether a live lease brings credentials."""
         return any(lease.auth is not None for lease in self._holder.who_authenticates())
 
 
 class TelemetryClientLease:
-    """The right to use the client of a host, until `release`. A context manager."""
+    """The right to use the client of a host, until `release`. A context manager. `acquire` of the manager makes it.
+
+    Since 0.1.
+    """
 
     def __init__(
         self, manager: TelemetryClientManager, holder: TelemetryClientHolder, auth: Auth | None
@@ -185,7 +190,10 @@ class TelemetryClientLease:
 
 
 class TelemetryClientManager:
-    """The clients of this process, one per host. Thread-safe."""
+    """The clients of this process, one per host. Thread-safe.
+
+    Since 0.1.
+    """
 
     def __init__(self) -> None:
         self._holders: dict[HolderKey, TelemetryClientHolder] = {}
@@ -222,6 +230,9 @@ class TelemetryClientManager:
             exporter: where batches go, instead of where `host` says; the first lease's holds.
             tenant: whose events these are, where several tenants share a host: each tenant has a client of its own, so
                 that its events travel under its own credentials. None shares a client with all who say None.
+
+        Returns:
+            A lease of its own to each call. Release it when the connection closes.
 
         Raises:
             ValueError, TypeError: as of `TelemetryClient`.

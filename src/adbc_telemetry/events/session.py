@@ -25,6 +25,8 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
 
     A value that the wire has no type for is left out of the events.
 
+    Since 0.1.
+
     Attributes:
         session_id: ties the events of a connection together.
         workspace_id: the Databricks workspace, where there is one (int64).

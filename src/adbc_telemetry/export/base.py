@@ -21,7 +21,10 @@ _OUR_EXPORTERS: Final = f"{__package__}."
 
 
 class ExportOutcome(Enum):
-    """How an export ended, for the logs that were neither delivered nor rejected one by one."""
+    """How an export ended, for the logs that were neither delivered nor rejected one by one.
+
+    Since 0.1.
+    """
 
     DELIVERED = "delivered"
     """Accepted by the other side."""
@@ -48,6 +51,8 @@ class ExportResult(Struct, frozen=True):
 
     `delivered` and `rejected` logs are done with, one by one. `outcome` says what became of the others, or of all
     logs if there are no others.
+
+    Since 0.1.
 
     Attributes:
         outcome: see `ExportOutcome`.
@@ -92,7 +97,10 @@ NOT_ENCODABLE: Final = "not a log, or a value that the wire cannot carry"
 
 @runtime_checkable
 class TelemetryExporter(Protocol):
-    """Delivers batches. May be called from several threads; may block; may raise."""
+    """Delivers batches. May be called from several threads; may block; may raise.
+
+    Since 0.1.
+    """
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """Deliver `logs`.
@@ -154,6 +162,9 @@ class _ForeignExporter(AbleExporter):
 
 def checked_exporter(exporter: Any) -> TelemetryExporter:
     """`exporter`, if it is one.
+
+    Returns:
+        The same object.
 
     Raises:
         TypeError: it has no `export` and `close` to call, or is a class.

@@ -22,7 +22,10 @@ _KEPT_TRANSITIONS = 100
 
 
 class CircuitBreakerState(Enum):
-    """Whether exports are let through."""
+    """Whether exports are let through.
+
+    Since 0.1.
+    """
 
     CLOSED = "closed"
     """All of them."""
@@ -52,6 +55,8 @@ class CircuitBreaker:
     `pybreaker` keeps the states and counts. It would hold its lock during the call that it guards, so an export asks
     for a permit before and reports its outcome after. Each change of state begins a new generation, and a permit
     belongs to one: the outcome of an export that began before the last change says nothing about the new state.
+
+    Since 0.1.
 
     Args:
         config: its threshold and timeout; None for the defaults.

@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
 
 class CircuitBreakerManager:
-    """The breakers of this process, one per host."""
+    """The breakers of this process, one per host.
+
+    Since 0.1.
+    """
 
     def __init__(self) -> None:
         self._breakers: dict[str, CircuitBreaker] = {}
@@ -56,6 +59,9 @@ class CircuitBreakerManager:
 
     def get_circuit_breaker(self, host: str, config: TelemetryConfiguration | None = None) -> CircuitBreaker:
         """The breaker of `host`; made with `config`, or the defaults, if there is none yet.
+
+        Returns:
+            The same breaker to every caller, in any spelling of the host.
 
         Raises:
             ValueError, TypeError: `host` names no host, or `config` is no configuration or makes no sense.
@@ -93,6 +99,8 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
 
     Every export that fails counts, whatever the error; one that its deadline cut short does not. While the
     circuit is open, `inner` is not called and the outcome is `DROPPED`. An empty batch counts as no export.
+
+    Since 0.1.
 
     Raises:
         ValueError, TypeError: `inner` is no exporter, `host` names no host, or `config` is no configuration or

@@ -41,6 +41,8 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
     429, 5xx, timeouts and connection errors are tried again; see `transport.retry`. All other 4xx reject the logs,
     except 413, which splits the batch.
 
+    Since 0.1.
+
     Args:
         host: a host or an http(s) URL.
         config: `max_retries`, `retry_delay_ms`, `request_timeout_ms`, `max_request_bytes` and `compression`.
@@ -99,6 +101,9 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
         Args:
             logs: what to send; only those that cannot be encoded are rejected.
             deadline: the `time.monotonic()` value by which this returns.
+
+        Returns:
+            How many were delivered and rejected, and what became of the rest.
         """
         if not logs:
             return NOTHING_EXPORTED
@@ -170,6 +175,9 @@ def _accepted(body: bytes | None, count: int) -> int:
 
     A 2xx without a body accepts all. A body that is no `TelemetryResponse` accepts none: it comes from something in
     between that knows nothing of logs.
+
+    Returns:
+        At most `count`.
     """
     if body is not None and not body.strip():
         return count

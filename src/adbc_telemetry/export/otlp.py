@@ -43,6 +43,8 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
     say, as for OpenTelemetry's own exporters: `OTEL_EXPORTER_OTLP_LOGS_` + the name in capitals, else
     `OTEL_EXPORTER_OTLP_` + that. `OTEL_SERVICE_NAME` and `OTEL_RESOURCE_ATTRIBUTES` add to the resource.
 
+    Since 0.1.
+
     Args:
         endpoint: the collector's base URL, to which `/v1/logs` is added, or the URL of its logs. None takes the
             environment's `..._LOGS_ENDPOINT`, else `..._ENDPOINT`, else `http://localhost:4318`.
@@ -139,6 +141,9 @@ class OtlpTelemetryExporter(HttpTelemetryExporter):
         Args:
             logs: what to send; only those that cannot be encoded are rejected.
             deadline: the `time.monotonic()` value by which this returns.
+
+        Returns:
+            How many were delivered and rejected, and what became of the rest.
         """
         if not logs:
             return NOTHING_EXPORTED

@@ -65,6 +65,14 @@ def is_terminal_error(exception: BaseException) -> bool:
 
     The status of an exception is looked for where HTTP libraries keep it (`status`, `status_code`, `code`, or the same
     on its `response`), then on the exceptions that it was raised from.
+
+    Since 0.1.
+
+    Args:
+        exception: of this package, or of any HTTP library.
+
+    Returns:
+        False also where it is not known.
     """
     seen: set[int] = set()
     error: BaseException | None = exception
