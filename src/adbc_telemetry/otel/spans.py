@@ -132,12 +132,8 @@ class ConnectionSpans:
         # Of a query that is not recorded nothing is to be told. And nothing in it could begin a span of its own: a
         # driver of ADBC runs no code of Python's, and this one does not take the parent of its spans.
         may_be_ignored = operation is _EXECUTE and self._is_native
-        if (
-            may_be_ignored
-            and self._parent is None
-            and self._early.is_no(context)
-            and not tracing.metrics.are_on
-        ):
+        is_early_no = may_be_ignored and self._parent is None and self._early.is_no(context)
+        if is_early_no and not tracing.metrics.are_on:
             return None
         description = self._descriptions.describe(operation, sql, args, kwargs)
         if sql is not None and (context or SQLALCHEMY in modules):
