@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.metrics import MeterProvider
@@ -22,6 +23,8 @@ from adbc_telemetry.otel.systems import NOWHERE, Place, place_of_pep249, system_
 from adbc_telemetry.otel.trace_parent import TraceParent
 
 Connection = TypeVar("Connection")
+
+_VARIABLES: Final = "OTEL_PYTHON_ADBC_"
 
 
 class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
@@ -43,10 +46,17 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
         Args:
             tracer_provider, meter_provider: of OpenTelemetry; by default the global ones.
             capture_query_text: tell the text of statements without its literals, the names of tables, and messages of
-                errors. False by default.
-            capture_returned_rows: give spans the number of rows (`db.response.returned_rows`). False by default.
+                errors. By default what the environment's `OTEL_PYTHON_ADBC_CAPTURE_QUERY_TEXT` says; else False.
+            capture_returned_rows: give spans the number of rows (`db.response.returned_rows`). False by default, or
+                `OTEL_PYTHON_ADBC_CAPTURE_RETURNED_ROWS`.
         """
-        tracing = _tracing(**kwargs)
+        tracing = _tracing(
+            **{
+                "capture_query_text": _is_asked_for("CAPTURE_QUERY_TEXT"),
+                "capture_returned_rows": _is_asked_for("CAPTURE_RETURNED_ROWS"),
+                **kwargs,
+            }
+        )
         self._tracing = tracing
         self._follow = partial(_follow, tracing)
         if add_follower(self._follow):
@@ -100,6 +110,11 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
         """
         left: Connection = _leave(connection)
         return left
+
+
+def _is_asked_for(what: str) -> bool:
+    """Whether the environment asks for it: `opentelemetry-instrument` gives no arguments."""
+    return os.environ.get(f"{_VARIABLES}{what}", "").strip().lower() in ("1", "true", "yes", "on")
 
 
 def _tracing(
