@@ -61,6 +61,13 @@ def is_adbc_connection(connection: object) -> bool:
     return dbapi is not None and isinstance(connection, dbapi.Connection)
 
 
+def itself(connection: Any) -> Any:
+    """The connection behind the proxies of other packages, such as wrapt's, which pass for it."""
+    while not issubclass(type(connection), sys.modules[DBAPI_MODULE].Connection):
+        connection = connection.__wrapped__
+    return connection
+
+
 def recorder_of(connection: Any) -> SessionRecorder | None:
     """The recorder of an instrumented connection; None of any other."""
     recorder: SessionRecorder | None = vars(connection).get(STATE)

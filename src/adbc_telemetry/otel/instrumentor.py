@@ -133,7 +133,8 @@ def _tracing(
 def _follow(tracing: Tracing, connection: Any) -> Any:
     """Observe a connection that is not observed yet, or no more; leave any other as it is."""
     if adbc.is_adbc_connection(connection):
-        return _follow_adbc(tracing, connection)
+        _follow_adbc(tracing, adbc.itself(connection))
+        return connection
     recorder = pep249.recorder_of(connection)
     raw = connection if recorder is None else connection.__wrapped__
     if pep249.is_closed(raw) or (recorder is not None and _is_observed(recorder)):
@@ -147,10 +148,10 @@ def _follow(tracing: Tracing, connection: Any) -> Any:
     return connection
 
 
-def _follow_adbc(tracing: Tracing, connection: Any) -> Any:
+def _follow_adbc(tracing: Tracing, connection: Any) -> None:
     recorder = adbc.recorder_of(connection)
     if adbc.is_closed(connection) or (recorder is not None and _is_observed(recorder)):
-        return connection
+        return
     told = place_of(connection.adbc_database)
     place = place_of_adbc(connection, told if isinstance(told, Place) else NOWHERE)
     driver = " ".join(map(str, driver_name_and_version(connection)))
@@ -159,7 +160,6 @@ def _follow_adbc(tracing: Tracing, connection: Any) -> Any:
         adbc.follow(connection, lambda: _observed(observer))
     else:
         recorder.observer = observer
-    return connection
 
 
 def _observed(observer: ConnectionSpans) -> SessionRecorder:
@@ -176,13 +176,14 @@ def _is_observed(recorder: SessionRecorder) -> bool:
 @never_raises(lambda error, connection: connection)
 def _leave(connection: Any) -> Any:
     is_adbc = adbc.is_adbc_connection(connection)
-    recorder = adbc.recorder_of(connection) if is_adbc else pep249.recorder_of(connection)
+    raw = adbc.itself(connection) if is_adbc else connection
+    recorder = adbc.recorder_of(raw) if is_adbc else pep249.recorder_of(raw)
     if recorder is None:
         return connection
     recorder.observer = None
     if recorder.session is not None:
         return connection
     if is_adbc:
-        adbc.leave(connection)
+        adbc.leave(raw)
         return connection
     return connection.__wrapped__
