@@ -69,8 +69,8 @@ def test_the_example_of_connections_records_both_of_them(server: TelemetryServer
 def test_the_example_of_a_driver_records_its_statement(server: TelemetryServer) -> None:
     ended = run_example("In a driver", server.url)
     assert (ended.code, ended.stderr) == (0, "")
-    assert "enqueued=1, delivered=1," in ended.stdout
-    assert recorded(server) == ["EXECUTE_STATEMENT"]
+    assert "enqueued=3, delivered=3," in ended.stdout
+    assert recorded(server) == ["CREATE_SESSION", "EXECUTE_STATEMENT", "DELETE_SESSION"]
 
 
 @pytest.mark.parametrize("title", ["On a connection", "In a driver"])

@@ -23,7 +23,7 @@ def fields() -> str:
 
 
 def _message(name: str) -> str:
-    lines = [f"### {name}", "", "| field | filled by | from | example |", "| --- | --- | --- | --- |"]
+    lines = [f"## {name}", "", "| field | filled by | from | example |", "| --- | --- | --- | --- |"]
     for field in WIRE["messages"][name]:
         row = FIELD_TABLE[name][field]
         by = ", ".join(_who(row))
