@@ -112,6 +112,7 @@ class EventFlow:
         self._holds = config.circuit_open == "retain"
         self._spools = config.spool_dir is not None
         self._at_exit = False
+        self._cut_off = False  # whether the deadline of the close has cost events
 
     # Sending.
 
@@ -183,6 +184,10 @@ class EventFlow:
                     self.timing.hold(now)
             elif self._spools:
                 return Unsent.TO_SPOOL
+            deadline = self.lifecycle.deadline
+            if batch.unsent and unsent is Unsent.LOST and deadline is not None and now >= deadline:
+                # The close's own wait may not have noticed that the time was up: the exporter was faster.
+                self._cut_off |= result.outcome is ExportOutcome.CANCELLED
             self.in_flight.end()
             self.account.exported(batch, result, spooled=0, requeued=unsent is Unsent.REQUEUED)
             return unsent
@@ -277,7 +282,7 @@ class EventFlow:
         with self.lock:
             self.account.abandoned(self.in_flight.count, 0)
             self.in_flight.end()
-            self.lifecycle.end(complete=complete)
+            self.lifecycle.end(complete=complete and not self._cut_off)
             self.queue.drop_all()
 
     def begin_exit(self) -> bool:

@@ -240,3 +240,20 @@ def test_events_that_come_while_the_threshold_changes_are_not_overlooked() -> No
     flow.queue = Queue()  # type: ignore[assignment]
     now = time.monotonic()
     assert flow.next_send(now) == now
+
+
+@pytest.mark.parametrize(
+    ("outcome", "complete"), [(ExportOutcome.CANCELLED, False), (ExportOutcome.FAILED, True)]
+)
+def test_a_close_is_not_complete_if_its_deadline_has_cut_off_an_export(
+    outcome: ExportOutcome, complete: bool
+) -> None:
+    flow = make_flow()
+    enqueue(flow, 2)
+    assert flow.begin_close(time.monotonic())
+    batch, _ = flow.take_batch()
+    give_back(flow, outcome, batch)
+    assert flow.lifecycle.claim_finish()
+    flow.end(complete=True)
+    assert flow.lifecycle.complete is complete
+    assert stats(flow).failed == 2
