@@ -42,7 +42,7 @@ from adbc_telemetry.driver_facts.connection_parameters import AllowedField
 from adbc_telemetry.driver_facts.connection_parameters import connection_parameters as parameters_of
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter
-from adbc_telemetry.flagged import FlaggedClient, FlagState, Lease, lease_for
+from adbc_telemetry.flagged import FlaggedClient, FlagState, Lease, NoLease, lease_for
 from adbc_telemetry.notice import give_notice
 from adbc_telemetry.protocols import NoopTelemetryClient, TelemetryClientProtocol
 from adbc_telemetry.schema import (
@@ -56,19 +56,6 @@ from adbc_telemetry.system import detect_system_configuration, user_agent
 from adbc_telemetry.transport.auth import Auth
 
 _LONGEST_MS: Final = 1e15
-
-
-class _NoLease:
-    """Stands in for the lease while telemetry is off, and after `close`: a lease keeps credentials."""
-
-    def __init__(self, client: TelemetryClientProtocol) -> None:
-        self.client = client
-
-    def release(self, timeout: float | None = None) -> bool:
-        return True
-
-    def release_soon(self) -> None:
-        pass
 
 
 class _Parts:
@@ -105,7 +92,7 @@ class _Parts:
 
 def _no_lease(error: Exception, parts: _Parts, *_: object) -> Lease:
     parts.failure = type(error).__name__
-    return _NoLease(NoopTelemetryClient(parts.host))
+    return NoLease(NoopTelemetryClient(parts.host))
 
 
 @never_raises(_no_lease)
@@ -118,7 +105,7 @@ def _take_lease(
 ) -> Lease:
     decision = decide(parts.voices)
     if not (decision.enabled or decision.user_is_silent):
-        return _NoLease(NoopTelemetryClient(parts.host))
+        return NoLease(NoopTelemetryClient(parts.host))
     return lease_for(
         parts.host,
         parts.configuration(),
@@ -250,7 +237,7 @@ class ConnectionTelemetry:
         if notice is not None:
             _give_notice(parts, notice, driver_name)
         lease = _take_lease(parts, auth, exporter, driver_version, workspace_id)
-        is_off = isinstance(lease, _NoLease)
+        is_off = isinstance(lease, NoLease)
         if connection_parameters is None and not is_off:
             connection_parameters = _connection_parameters(parts, properties, allowed)
         session = TelemetrySessionContext(
@@ -277,7 +264,7 @@ class ConnectionTelemetry:
         lease = self._lease
         if isinstance(lease, FlaggedClient):
             return lease.state is FlagState.ON
-        return bool(self._open) and not isinstance(lease, _NoLease)
+        return bool(self._open) and not isinstance(lease, NoLease)
 
     @property
     def session(self) -> TelemetrySessionContext:
@@ -371,13 +358,13 @@ class ConnectionTelemetry:
         try:
             return lease.release(timeout)
         finally:
-            self._lease = _NoLease(lease.client)
+            self._lease = NoLease(lease.client)
 
     async def aclose(self, timeout: float | None = None, *, closed_in_ms: float = 0) -> bool:
         """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
-        if isinstance(self._lease, _NoLease):
+        if isinstance(self._lease, NoLease):
             return self.close(timeout)
         try:
             closed = run_in_thread(

@@ -37,10 +37,11 @@ from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import AtomicCounter
 from adbc_telemetry.export.base import TelemetryExporter
+from adbc_telemetry.export.endpoints import has_flags
 from adbc_telemetry.feature_flags import TELEMETRY_FLAG, FeatureFlagManager, FeatureFlags
 from adbc_telemetry.manager import TelemetryClientManager
 from adbc_telemetry.pipeline.shutdown import settle_at_exit
-from adbc_telemetry.protocols import ClientStats, TelemetryClientProtocol
+from adbc_telemetry.protocols import ClientStats, NoopTelemetryClient, TelemetryClientProtocol
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.auth import Auth
 
@@ -62,6 +63,20 @@ class Lease(Protocol):
     def release_soon(self) -> None:
         """`release` on the sender's side, for destructors."""
         ...
+
+
+class NoLease:
+    """Stands in for a lease while telemetry is off, and after a close: a lease keeps credentials."""
+
+    def __init__(self, client: TelemetryClientProtocol) -> None:
+        self.client = client
+
+    def release(self, timeout: float | None = None) -> bool:
+        """There is nothing to give back; True."""
+        return True
+
+    def release_soon(self) -> None:
+        """There is nothing to give back."""
 
 
 Acquire = Callable[[TelemetryConfiguration], Lease]
@@ -343,8 +358,11 @@ def lease_for(
 ) -> Lease:
     """A connection's lease: of the host's client if the user has said yes; if the user is silent, as the flags say.
 
+    An endpoint that has no flags, such as an OpenTelemetry collector or a file, says nothing: it takes no events of a
+    silent user.
+
     Args:
-        host: a host or an http(s) URL.
+        host: an endpoint; see `export.endpoints`.
         config: the settings. Its `consent` is what the user has said, and is not False.
         auth, exporter, tenant: as of `TelemetryClientManager.acquire`.
         configure: the settings, once the flags are known; by default `config` with the flags in the place of defaults.
@@ -361,8 +379,8 @@ def lease_for(
             host, replace(settled, enabled=True), auth=auth, exporter=exporter, tenant=tenant
         )
 
-    if config.consent:
-        return acquire(config)
+    if config.consent or not has_flags(host):
+        return acquire(config) if config.consent else NoLease(NoopTelemetryClient(host))
     flags = FeatureFlagManager.get_instance().get_feature_flags(host, config, client_version=client_version)
     return FlaggedClient(
         flags.host,

@@ -10,6 +10,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -471,3 +472,11 @@ def test_a_forked_child_delivers_its_own_events_and_asks_only_if_its_parent_knew
     ]
     assert sorted(details, key=str) == [CREATE, DELETE, None]
     assert len(flags.asked) == (1 if known else 2)
+
+
+def test_an_endpoint_without_flags_takes_no_events_of_a_silent_user(tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    telemetry = silent(f"file://{file}")
+    use_and_close(telemetry)
+    assert (telemetry.enabled, telemetry.explain().enabled, telemetry.errors) == (False, False, 0)
+    assert not file.exists()

@@ -88,6 +88,16 @@ def takes_credentials(name: str) -> bool:
     return url is None or is_secure(url)
 
 
+def has_flags(endpoint: str) -> bool:
+    """Whether feature flags can be asked for there: at the service, or at a collector of one's own.
+
+    Raises:
+        TypeError, ValueError: as of `normalize_endpoint`.
+    """
+    scheme, _ = _split(normalize_endpoint(endpoint))
+    return scheme in ("", "http://", "https://")
+
+
 def make_exporter(name: str, config: TelemetryConfiguration, auth: Auth | None) -> AbleExporter:
     """The exporter of an endpoint (normalised). Imports no other exporter than that.
 

@@ -18,6 +18,7 @@ from adbc_telemetry.instrumentation.driver_info import driver_name_and_version, 
 from adbc_telemetry.instrumentation.new_connections import add_follower, remove_follower
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.otel import query_text
+from adbc_telemetry.otel.pipeline_metrics import observe_pipeline, stop_observing_pipeline
 from adbc_telemetry.otel.spans import ConnectingSpans, ConnectionSpans, Tracing, place_of_adbc
 from adbc_telemetry.otel.systems import NOWHERE, Place, place_of_pep249, system_of_package
 from adbc_telemetry.otel.trace_parent import TraceParent
@@ -35,6 +36,7 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
 
     _tracing: Tracing | None = None
     _follow: Any = None
+    _meter_provider: MeterProvider | None = None
 
     def instrumentation_dependencies(self) -> Collection[str]:
         """The package that is instrumented."""
@@ -44,7 +46,8 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
         """Instrument every ADBC connection that is opened from now on.
 
         Args:
-            tracer_provider, meter_provider: of OpenTelemetry; by default the global ones.
+            tracer_provider, meter_provider: of OpenTelemetry; by default the global ones. A meter provider that is
+                given measures the pipeline of our own events as well; see `observe_pipeline`.
             capture_query_text: tell the text of statements without its literals, the names of tables, and messages of
                 errors. By default what the environment's `OTEL_PYTHON_ADBC_CAPTURE_QUERY_TEXT` says; else False.
             capture_returned_rows: give spans the number of rows (`db.response.returned_rows`). False by default, or
@@ -61,6 +64,9 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
         self._follow = partial(_follow, tracing)
         if add_follower(self._follow):
             observe_connecting(ConnectingSpans(tracing))
+        self._meter_provider = kwargs.get("meter_provider")
+        if self._meter_provider is not None:
+            observe_pipeline(self._meter_provider)
 
     def _uninstrument(self, **kwargs: Any) -> None:
         """Undo `instrument`, also for connections that are open. Our own events are not touched."""
@@ -68,7 +74,9 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
             self._tracing.is_on = False
             stop_observing()
             remove_follower(self._follow)
-        self._tracing = self._follow = None
+        if self._meter_provider is not None:
+            stop_observing_pipeline(self._meter_provider)
+        self._tracing = self._follow = self._meter_provider = None
 
     @staticmethod
     def instrument_connection(
