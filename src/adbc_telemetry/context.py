@@ -279,7 +279,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     @never_raises(_count_error)
     def record_error(self, exception: BaseException) -> None:
-        """The statement has failed. Only its class's name and its category are kept; the first one counts."""
+        """The statement has failed. Of `exception` its class's name and category are kept; the first one counts."""
         if self._error_name is None:
             self._error_name = type(exception).__name__
             self._error_category = error_category(exception)

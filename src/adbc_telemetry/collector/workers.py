@@ -89,8 +89,11 @@ class WorkerProcess:
     def close(self) -> None:
         """End the process, and the call under way with it."""
         self._closed = True
-        self._kill()
+        process = self._process
+        if process is not None:
+            process.kill()  # and no more: the call under way uses its pipes, and sees that they end
         self._thread.shutdown(wait=True)
+        self._kill()
 
     def _exchange(self, message: bytes, timeout: float) -> bytes:
         if self._closed:
@@ -129,7 +132,7 @@ class WorkerProcess:
             **options,
         )
         if self._closed:
-            self._kill()
+            self._process.kill()  # `close` has not seen it
 
     def _kill(self) -> None:
         process, self._process = self._process, None
