@@ -7,7 +7,7 @@ STAMP := $(VENV)/.installed
 BENCH_VENV := .bench-venv
 BENCH_STAMP := $(BENCH_VENV)/.installed
 
-.PHONY: demo test one-half other-half quick check faults coverage pythons lint format bench chart pictures release-check clean
+.PHONY: demo test one-half other-half quick check faults coverage pythons lint format docs bench chart pictures release-check clean
 .DEFAULT_GOAL := test
 
 # A virtual environment only works in the folder that it was made in: one that was moved or copied is made anew.
@@ -30,9 +30,9 @@ $(STAMP): pyproject.toml Makefile
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[adbc,collector,otel]' --group dev
 	@pwd -P > $(STAMP)
 
-# make demo OPEN=1 leaves the collector's page running in the end.
+# make demo OPEN=1 leaves the page of its queries running in the end.
 demo: $(STAMP)
-	@$(BIN)/python demo/run.py $(if $(OPEN),--open)
+	@$(BIN)/adbc-telemetry demo $(if $(OPEN),--open,--no-open)
 
 # Two runs at once, a core for each, of about the same length: units and the whole collector, and all else.
 ONE_HALF := tests/unit $(wildcard tests/integration/test_collector_*.py)
@@ -88,6 +88,10 @@ lint: $(STAMP)
 format: $(STAMP)
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+# The documentation as a site, in build/site: open build/site/index.html. A warning is an error, and so is a broken link.
+docs: $(STAMP)
+	$(BIN)/python -m sphinx --nitpicky --fail-on-warning --keep-going --quiet --jobs auto docs build/site
 
 $(BENCH_STAMP): pyproject.toml benchmarks/requirements.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "adbc-telemetry needs Python 3.10 or later; set one with: make PYTHON=/path/to/python3")'

@@ -25,11 +25,10 @@ from typing import Final
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.export.base import AbleExporter, TelemetryExporter, checked_exporter, with_abilities
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
-from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
+from adbc_telemetry.export.endpoints import checked_endpoint, make_exporter
 from adbc_telemetry.export.local import as_the_user_wants
 from adbc_telemetry.pipeline.batch_delivery import BatchDelivery
 from adbc_telemetry.pipeline.closing import Closing
@@ -50,16 +49,19 @@ def _count_error(error: Exception, client: TelemetryClient) -> None:
 class TelemetryClient:
     """Queues, batches and delivers the events of one host. Thread-safe; a (async) context manager.
 
+    Since 0.1.
+
     Args:
-        host: a host or an http(s) URL.
+        host: an endpoint: a host, an http(s) URL, or one of the other kinds in `export.endpoints`.
         config: see `TelemetryConfiguration`. If telemetry is not enabled, or the user has opted out, the client
             takes no events and sends nothing.
-        exporter: where batches go, instead of to the telemetry service of `host`. The client puts it behind the
-            circuit breaker, unless it is one, and closes it.
+        exporter: where batches go, instead of where `host` says. The client puts it behind the circuit breaker,
+            unless it is one, and closes it.
         auth: returns the headers that authenticate a request; called for every request, on a sender's thread.
 
     Raises:
-        ValueError: `host` or `config` makes no sense, or `auth` would go over plain HTTP to another machine.
+        ValueError: `host` or `config` makes no sense, `auth` would go over plain HTTP to another machine, or `host`
+            needs an extra that is not installed.
         TypeError: an argument is of the wrong type.
     """
 
@@ -74,10 +76,10 @@ class TelemetryClient:
         self._config = checked_config(config)
         if exporter is not None:
             checked_exporter(exporter)
-        self._host = normalize_host(host)
+        self._host = checked_endpoint(host, auth, own_exporter=exporter is not None)
         self._enabled = config.enabled and not opted_out()
         if self._enabled:
-            config, exporter = as_the_user_wants(config, exporter)
+            config, exporter = as_the_user_wants(config, exporter, auth)
             self._config = config
         chain = _chain(self._host, config, exporter, auth)
         self._delivery = BatchDelivery(self._host, config, chain, enabled=self._enabled)
@@ -105,7 +107,7 @@ class TelemetryClient:
 
     @property
     def host(self) -> str:
-        """The host, normalised."""
+        """The host or endpoint, normalised."""
         return self._host
 
     @property
@@ -121,7 +123,7 @@ class TelemetryClient:
     # The way in.
 
     def enqueue(self, log: TelemetryFrontendLog) -> None:
-        """Take an event. Never blocks, never raises; from any thread, destructor or signal handler.
+        """Take the event `log`. Never blocks, never raises; from any thread, destructor or signal handler.
 
         With the queue full, or after `close`, the event is dropped and counted.
         """
@@ -202,7 +204,14 @@ class TelemetryClient:
         return await closed.wait()
 
     def close_deadline(self, timeout: float | None = None) -> float:
-        """When a close that begins now has to be over (`time.monotonic()`), `close_timeout_ms` from now by default."""
+        """When a close that begins now has to be over: a `time.monotonic()` value.
+
+        Args:
+            timeout: seconds that the close may take; None for `close_timeout_ms`.
+
+        Returns:
+            The deadline.
+        """
         seconds = _seconds(timeout)
         return time.monotonic() + (self._config.close_timeout_ms / 1000 if seconds is None else seconds)
 
@@ -268,7 +277,7 @@ def _seconds(timeout: object) -> float | None:
 def _chain(
     host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None, auth: Auth | None
 ) -> AbleExporter:
-    inner = exporter if exporter is not None else DatabricksTelemetryExporter(host, config, auth=auth)
+    inner = exporter if exporter is not None else make_exporter(host, config, auth)
     if isinstance(inner, CircuitBreakerTelemetryExporter) or not config.circuit_breaker_enabled:
         return with_abilities(inner)
     return CircuitBreakerTelemetryExporter(inner, host, config)

@@ -15,6 +15,8 @@ class ClientStats(Struct, frozen=True, kw_only=True):
 
     `enqueued` is the number of calls to `enqueue` with a log, and equals the sum of all other counts but
     `exports` and what follows it, at every moment at which no call is under way.
+
+    Since 0.1.
     """
 
     enqueued: int = 0
@@ -59,7 +61,10 @@ class ClientStats(Struct, frozen=True, kw_only=True):
 
 @runtime_checkable
 class TelemetryClientProtocol(Protocol):
-    """A client as contexts and instrumentation see it (`ITelemetryClient` in the C# driver)."""
+    """A client as contexts and instrumentation see it (`ITelemetryClient` in the C# driver).
+
+    Since 0.1.
+    """
 
     @property
     def host(self) -> str:
@@ -67,23 +72,37 @@ class TelemetryClientProtocol(Protocol):
         ...
 
     def enqueue(self, log: TelemetryFrontendLog) -> None:
-        """Take an event; never blocks, never raises."""
+        """Take the event `log`; never blocks, never raises."""
         ...
 
     def flush(self, timeout: float | None = None) -> bool:
-        """Wait until all events enqueued so far have reached their end; `timeout` in seconds."""
+        """Wait until all events enqueued so far have reached their end.
+
+        Args:
+            timeout: seconds to wait; None for as long as it takes.
+
+        Returns:
+            False when the timeout came first.
+        """
         ...
 
     async def aflush(self, timeout: float | None = None) -> bool:
-        """`flush` for asyncio."""
+        """`flush` for asyncio; `timeout` in seconds."""
         ...
 
     def close(self, timeout: float | None = None) -> bool:
-        """Deliver what is there and stop; `timeout` in seconds."""
+        """Deliver what is there, and stop.
+
+        Args:
+            timeout: seconds that this may take; None for `close_timeout_ms`.
+
+        Returns:
+            False when the timeout came first.
+        """
         ...
 
     async def aclose(self, timeout: float | None = None) -> bool:
-        """`close` for asyncio."""
+        """`close` for asyncio; `timeout` in seconds."""
         ...
 
     def stats(self) -> ClientStats:
@@ -92,7 +111,13 @@ class TelemetryClientProtocol(Protocol):
 
 
 class NoopTelemetryClient:
-    """A client that does nothing: for when telemetry is off."""
+    """A client that does nothing: for when telemetry is off.
+
+    Since 0.1.
+
+    Args:
+        host: what `host` tells.
+    """
 
     def __init__(self, host: str = "") -> None:
         self._host = host

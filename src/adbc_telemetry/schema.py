@@ -4,6 +4,8 @@ Names and types are those of the service's proto2 package `logging`, as listed i
 project's design. Every field is a keyword argument and optional; an absent one is left out of the JSON,
 never null. Enums travel by name, 64-bit integers as numbers. Messages are immutable: one that sits in a queue
 cannot change under the sender, and parts that all events of a session share can be encoded once.
+
+Since 0.1.
 """
 
 from __future__ import annotations
@@ -281,7 +283,7 @@ class TelemetryFrontendLog(_Message, frozen=True):
 
 
 class TelemetryRequest(Struct, kw_only=True):
-    """The body of a request. `protoLogs` are `TelemetryFrontendLog`s, each as a string of JSON.
+    """The body of a request. `protoLogs` holds each `TelemetryFrontendLog` as a string of JSON.
 
     `uploadTime` is Unix time in milliseconds; `items` is always empty.
     """

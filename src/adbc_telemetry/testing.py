@@ -1,5 +1,7 @@
 """For tests of a driver's own telemetry: a client that keeps what it gets, ill-behaved exporters, a clock to turn.
 
+::
+
     client = CapturedClient()
     session = TelemetrySessionContext(session_id="a session", client=client)
     with FakeClock() as clock, StatementTelemetryContext(session) as statement:
@@ -46,6 +48,8 @@ TIMEOUT: Final = 10.0
 class Event(NamedTuple):
     """An event in brief: what most tests are about.
 
+    Since 0.1.
+
     Attributes:
         operation_type: the name of an `OperationType`.
         statement_type: the name of a `StatementType`; None where there is no statement.
@@ -60,6 +64,14 @@ class Event(NamedTuple):
 def driver_log(log: TelemetryFrontendLog) -> OssSqlDriverTelemetryLog:
     """What the driver has recorded, of an event as it travels.
 
+    Since 0.1.
+
+    Args:
+        log: the event, of `logs` for instance.
+
+    Returns:
+        The part of it that is the driver's.
+
     Raises:
         ValueError: there is nothing of a driver's in it.
     """
@@ -69,7 +81,16 @@ def driver_log(log: TelemetryFrontendLog) -> OssSqlDriverTelemetryLog:
 
 
 def event_of(log: OssSqlDriverTelemetryLog) -> Event:
-    """The event in brief."""
+    """The event in brief.
+
+    Since 0.1.
+
+    Args:
+        log: what a driver has recorded, of `driver_logs` for instance.
+
+    Returns:
+        The names of its types, and of its error's class.
+    """
     operation = log.sql_operation
     detail = None if operation is None else operation.operation_detail
     kind = None if operation is None else operation.statement_type
@@ -116,6 +137,9 @@ class _Captured:
             count: of events, counted from the beginning or the last `clear`.
             timeout: in seconds.
 
+        Returns:
+            All events so far, as the driver has recorded them.
+
         Raises:
             AssertionError: they have not come within `timeout`; its message lists those that have.
         """
@@ -125,6 +149,9 @@ class _Captured:
         self, condition: Callable[[list[Event]], object], timeout: float = TIMEOUT
     ) -> list[OssSqlDriverTelemetryLog]:
         """Wait until `condition` holds of the events in brief, and return all that there are.
+
+        Returns:
+            All events so far, as the driver has recorded them.
 
         Raises:
             AssertionError: it did not hold within `timeout` seconds.
@@ -149,6 +176,11 @@ class CapturedClient(_Captured):
     """A `TelemetryClientProtocol` that keeps each event the moment it is enqueued: no threads, nothing to wait for.
 
     Events that come after `close` are counted and not kept, as a real client would.
+
+    Since 0.1.
+
+    Args:
+        host: what `host` tells.
     """
 
     def __init__(self, host: str = "captured") -> None:
@@ -206,7 +238,10 @@ class CapturedClient(_Captured):
 
 
 class CapturingExporter(_Captured):
-    """A `TelemetryExporter` that keeps what a real client delivers; for `instrument`, `install` and `acquire`."""
+    """A `TelemetryExporter` that keeps what a real client delivers; for `instrument`, `install` and `acquire`.
+
+    Since 0.1.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -226,6 +261,11 @@ class CapturingExporter(_Captured):
 
 class BrokenExporter:
     """A `TelemetryExporter` that raises: what a driver must not notice.
+
+    Since 0.1.
+
+    Args:
+        error: makes the exception to raise.
 
     Attributes:
         calls: how often it has been asked to export.
@@ -249,6 +289,8 @@ class BrokenExporter:
 
 class GatedExporter(InMemoryTelemetryExporter):
     """A `TelemetryExporter` that holds every export until `gate` is set, or it is closed: an endpoint that hangs.
+
+    Since 0.1.
 
     Attributes:
         gate: set it to let exports through.
@@ -277,7 +319,13 @@ class GatedExporter(InMemoryTelemetryExporter):
 
 
 def configuration(**settings: Any) -> TelemetryConfiguration:
-    """Settings under which each event is sent at once, by itself; `settings` beat them."""
+    """Settings under which each event is sent at once, by itself; `settings` beat them.
+
+    Since 0.1.
+
+    Returns:
+        A configuration with telemetry enabled.
+    """
     return TelemetryConfiguration(**{"enabled": True, "batch_size": 1, "flush_interval_ms": 1, **settings})
 
 
@@ -287,22 +335,23 @@ class FakeClock:
     It is the time of session and statement contexts and of instrumented connections, for the whole process; batches
     are sent, and deadlines end, by the real one. Fake clocks do not nest.
 
+    Since 0.1.
+
+    Args:
+        unix_time: where the wall clock starts, in seconds.
+
     Attributes:
         monotonic_ns: what the monotonic clock says, in nanoseconds.
         time_ns: what the wall clock says: Unix time in nanoseconds.
     """
 
     def __init__(self, *, unix_time: float = 1_764_000_000.0) -> None:
-        """
-        Args:
-            unix_time: where the wall clock starts, in seconds.
-        """
         self.monotonic_ns = 1_000_000_000
         self.time_ns = int(unix_time * 1_000_000_000)
         self._patched: list[tuple[ModuleType, str, Any]] = []
 
     def advance_ms(self, milliseconds: float) -> None:
-        """Let time pass.
+        """Let so many `milliseconds` pass.
 
         Raises:
             ValueError: it would pass backwards.
@@ -314,7 +363,11 @@ class FakeClock:
         self.time_ns += passed
 
     def __enter__(self) -> FakeClock:
-        for name in ("context", "instrumentation.installation"):  # whatever takes the time of a statement
+        for name in (
+            "connection",
+            "context",
+            "instrumentation.installation",
+        ):  # whatever takes the time of a statement
             importlib.import_module(f"adbc_telemetry.{name}")
 
         real = {"monotonic_ns": time.monotonic_ns, "time_ns": time.time_ns}

@@ -13,6 +13,7 @@ import pytest
 
 from support.process import Ended, running_python
 from support.server import TelemetryServer, refused_url
+from support.settings_table import settings_table, table_of_the_page
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -137,3 +138,20 @@ def test_the_first_result_appears_even_if_the_collector_starts_late(tmp_path: Pa
     assert (result.returncode, result.stderr) == (0, "")
     assert f"collecting on http://127.0.0.1:{port} into telemetry\n" in result.stdout
     assert re.search(r"^events +3 *$", result.stdout, re.M)
+
+
+def test_each_promise_names_tests_that_exist() -> None:
+    page = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+    promises = re.split(r"^## ", page, flags=re.M)[1:]
+    assert [promise.split(".")[0] for promise in promises] == [str(number) for number in range(1, 16)]
+    for promise in promises:
+        named = re.findall(r"^- `(tests/\S+\.py)::(test_\w+)`$", promise, re.M)
+        assert len(named) >= 3, promise
+        for path, name in named:
+            assert re.search(rf"def {name}\(", (ROOT / path).read_text(encoding="utf-8")), f"{path}::{name}"
+
+
+def test_the_table_of_settings_is_that_of_the_code() -> None:
+    assert table_of_the_page() == settings_table(), (
+        "run: PYTHONPATH=tests python tests/support/settings_table.py"
+    )

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 
 from adbc_telemetry.instrumentation.operations import CURSOR_FETCHES, CURSOR_OPERATIONS
 from support.mapping import PAGE, TABLES, between_marks
-
-DOCS = Path(__file__).parents[2] / "docs"
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -36,9 +32,3 @@ def test_the_tables_cover_every_method_of_a_cursor_that_talks_to_the_database() 
     silent |= {"arraysize", "connection", "description", "rowcount", "rownumber"}
     public = {name for name in vars(dbapi.Cursor) if not name.startswith("_")} | {"__next__"}
     assert public - silent == {*CURSOR_OPERATIONS, *CURSOR_FETCHES}
-
-
-@pytest.mark.parametrize("page", ["instrumentation.md", "testing.md"])
-def test_the_examples_of_a_page_run(page: str) -> None:
-    for example in re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(encoding="utf-8"), re.DOTALL):
-        exec(compile(example, page, "exec"), {"__name__": "example"})

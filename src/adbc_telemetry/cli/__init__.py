@@ -4,6 +4,7 @@ collect      a collector, and its page alone (`serve`)
 report       what was collected, as tables
 export       all events into a file
 check        why events do not arrive
+demo         the whole way of an event
 fetching     asks a running collector
 units        durations and sizes
 errors       how a command fails, and writes its output
@@ -20,6 +21,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from adbc_telemetry.cli.check import add_check, run_check
 from adbc_telemetry.cli.collect import add_collect, add_serve, run_collect, run_serve
+from adbc_telemetry.cli.demo import add_demo, run_demo
 from adbc_telemetry.cli.errors import CommandError
 from adbc_telemetry.cli.export import add_export, run_export
 from adbc_telemetry.cli.report import add_report, run_report
@@ -54,6 +56,7 @@ _COMMANDS: Final = {
     "export": _Command("write all events into a file", add_export, run_export),
     "serve": _Command("serve the page over a store, without taking events", add_serve, run_serve),
     "check": _Command("find out why events do not arrive", add_check, run_check, needs_extra=False),
+    "demo": _Command("show the whole way of an event in half a minute", add_demo, run_demo),
 }
 
 

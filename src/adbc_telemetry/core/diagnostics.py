@@ -27,6 +27,8 @@ _LONGEST_REASON: Final = 200
 class Failure(Struct, frozen=True):
     """Something that has gone wrong.
 
+    Since 0.1.
+
     Attributes:
         reason: what it was, in words without a host, a token or a payload; of an exception, the class's name.
         age: how long ago it was, in seconds.

@@ -23,6 +23,11 @@ def normalize_host(host: str) -> str:
     This machine is `localhost`, a name that ends in `.localhost`, and every loopback address. Paths, queries and
     user information are dropped; IPv6 literals keep their brackets.
 
+    Returns:
+        That spelling of `host`.
+
+    Since 0.1.
+
     Raises:
         TypeError: `host` is not a string.
         ValueError: `host` names no host, has a bad port, or a scheme other than `http` and `https`.

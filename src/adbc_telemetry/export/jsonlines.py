@@ -26,6 +26,8 @@ class JsonLinesTelemetryExporter(AbleExporter):
     Each batch is one write at the end of the file, so several processes may share it. The file is opened for each
     batch, so it may be rotated at any time. An export fails if the file cannot be written.
 
+    Since 0.1.
+
     Raises:
         TypeError: `path` is no path.
         ValueError: no file can have this path.

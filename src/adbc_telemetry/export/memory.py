@@ -11,7 +11,10 @@ from adbc_telemetry.schema import TelemetryFrontendLog
 
 
 class InMemoryTelemetryExporter(AbleExporter):
-    """Keeps every log in `logs`, without a bound, and every batch in `batches`."""
+    """Keeps every log in `logs`, without a bound, and every batch in `batches`.
+
+    Since 0.1.
+    """
 
     def __init__(self) -> None:
         self._batches: list[tuple[TelemetryFrontendLog, ...]] = []

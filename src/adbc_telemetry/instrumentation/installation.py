@@ -35,6 +35,8 @@ def instrument(
     Everything else stays as it was: results, exceptions, warnings, `isinstance`. Cursors that exist already are
     not followed. To instrument what this has returned is to instrument it once.
 
+    Since 0.1.
+
     Args:
         connection: a DBAPI connection, of ADBC or of any other driver that follows PEP 249.
         endpoint: where events go, a host or a URL. A host without a scheme means HTTPS, and plain HTTP where it is
@@ -91,8 +93,13 @@ def install(
     Imports `adbc_driver_manager.dbapi`, and does nothing where that is not installed, where no endpoint is
     known or where telemetry is disabled. A second call replaces the settings of the first.
 
+    Since 0.1.
+
     Args:
-        endpoint, auth, config, exporter: as of `instrument`.
+        endpoint: as of `instrument`.
+        auth: as of `instrument`.
+        config: as of `instrument`.
+        exporter: as of `instrument`.
 
     Raises:
         TypeError, ValueError: as of `instrument`.
@@ -108,7 +115,10 @@ def install(
 
 
 def uninstall() -> None:
-    """Undo `install`. Connections that are instrumented remain so until they are closed."""
+    """Undo `install`. Connections that are instrumented remain so until they are closed.
+
+    Since 0.1.
+    """
     global _installed
     with _lock:
         before, _installed = _installed, None
