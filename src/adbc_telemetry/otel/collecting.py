@@ -13,28 +13,20 @@ import gc
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
 from adbc_telemetry.core.guard import never_raises
 
 
 class _Here(threading.local):
-    is_collecting = False  # whether the garbage collector is running on this thread
+    is_collecting = False
 
 
-_here: Final = _Here()
+here: Final = _Here()
+"""`here.is_collecting`: whether the garbage collector is running on this thread."""
+
 put_off: Final[deque[Callable[[], object]]] = deque()
-"""The calls that are to be made later."""
-
-
-def run_outside_of_collection(call: Callable[..., object], *arguments: Any) -> None:
-    """Make the call now; later, if the garbage collector is running on this thread."""
-    if _here.is_collecting:
-        put_off.append(functools.partial(call, *arguments))
-        return
-    call(*arguments)
-    if put_off:
-        catch_up()
+"""The calls that are to be made by `catch_up`."""
 
 
 def _not_made(error: Exception) -> None:
@@ -44,7 +36,7 @@ def _not_made(error: Exception) -> None:
 @never_raises(_not_made)
 def catch_up() -> None:
     """Make the calls that have been put off, unless the garbage collector is running on this thread."""
-    while put_off and not _here.is_collecting:
+    while put_off and not here.is_collecting:
         try:
             call = put_off.popleft()
         except IndexError:  # another thread was faster
@@ -60,4 +52,4 @@ def watch_the_collector() -> None:
 
 
 def _notice(phase: str, info: object) -> None:
-    _here.is_collecting = phase == "start"
+    here.is_collecting = phase == "start"

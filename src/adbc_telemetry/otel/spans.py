@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextvars import Token
+from functools import partial
 from sys import modules
 from time import monotonic_ns, time_ns
 from types import SimpleNamespace
@@ -47,8 +48,8 @@ from adbc_telemetry.otel.attributes import (
 )
 from adbc_telemetry.otel.collecting import (
     catch_up,
+    here,
     put_off,
-    run_outside_of_collection,
     watch_the_collector,
 )
 from adbc_telemetry.otel.descriptions import Description, Descriptions
@@ -208,9 +209,9 @@ class OperationSpan:
             detach(token)
 
     def ended(self, outcome: Outcome) -> None:
-        run_outside_of_collection(self._end, outcome)
-
-    def _end(self, outcome: Outcome) -> None:
+        if here.is_collecting:
+            put_off.append(partial(self.ended, outcome))
+            return
         _, error, first_batch_ns, last_batch_ns, ended_ns, rows = outcome
         span, tracing = self.span, self.tracing
         took_ns = ended_ns - self._begun_ns
@@ -260,9 +261,9 @@ class _OperationOfAnother:
         """The span is the other's to end."""
 
     def ended(self, outcome: Outcome) -> None:
-        run_outside_of_collection(self._end, outcome)
-
-    def _end(self, outcome: Outcome) -> None:
+        if here.is_collecting:
+            put_off.append(partial(self.ended, outcome))
+            return
         if self._is_measured:
             attributes = self._description.metric_attributes
             if outcome.error is not None:

@@ -28,7 +28,7 @@ def otel_spans(monkeypatch: pytest.MonkeyPatch) -> Iterator[ModuleType]:
 
 def test_a_span_costs_no_more_than_dbapi_s_and_a_no_a_fraction_of_it(otel_spans: ModuleType) -> None:
     for _ in range(ATTEMPTS):
-        found = otel_spans.report(otel_spans.run(7, 300))
+        found = otel_spans.report(otel_spans.run(5, 200))
         print(found)
         if found.ratio <= MOST and found.ratio_not_sampled <= MOST_NOT_SAMPLED:
             return
