@@ -25,11 +25,10 @@ from typing import Final
 from adbc_telemetry.config import TelemetryConfiguration, checked_config, opted_out
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.uwsgi import prefork
 from adbc_telemetry.export.base import AbleExporter, TelemetryExporter, checked_exporter, with_abilities
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
-from adbc_telemetry.export.databricks import DatabricksTelemetryExporter
+from adbc_telemetry.export.endpoints import checked_endpoint, make_exporter
 from adbc_telemetry.export.local import as_the_user_wants
 from adbc_telemetry.pipeline.batch_delivery import BatchDelivery
 from adbc_telemetry.pipeline.closing import Closing
@@ -53,15 +52,16 @@ class TelemetryClient:
     Since 0.1.
 
     Args:
-        host: a host or an http(s) URL.
+        host: an endpoint: a host, an http(s) URL, or one of the other kinds in `export.endpoints`.
         config: see `TelemetryConfiguration`. If telemetry is not enabled, or the user has opted out, the client
             takes no events and sends nothing.
-        exporter: where batches go, instead of to the telemetry service of `host`. The client puts it behind the
-            circuit breaker, unless it is one, and closes it.
+        exporter: where batches go, instead of where `host` says. The client puts it behind the circuit breaker,
+            unless it is one, and closes it.
         auth: returns the headers that authenticate a request; called for every request, on a sender's thread.
 
     Raises:
-        ValueError: `host` or `config` makes no sense, or `auth` would go over plain HTTP to another machine.
+        ValueError: `host` or `config` makes no sense, `auth` would go over plain HTTP to another machine, or `host`
+            needs an extra that is not installed.
         TypeError: an argument is of the wrong type.
     """
 
@@ -76,10 +76,10 @@ class TelemetryClient:
         self._config = checked_config(config)
         if exporter is not None:
             checked_exporter(exporter)
-        self._host = normalize_host(host)
+        self._host = checked_endpoint(host, auth, own_exporter=exporter is not None)
         self._enabled = config.enabled and not opted_out()
         if self._enabled:
-            config, exporter = as_the_user_wants(config, exporter)
+            config, exporter = as_the_user_wants(config, exporter, auth)
             self._config = config
         chain = _chain(self._host, config, exporter, auth)
         self._delivery = BatchDelivery(self._host, config, chain, enabled=self._enabled)
@@ -107,7 +107,7 @@ class TelemetryClient:
 
     @property
     def host(self) -> str:
-        """The host, normalised."""
+        """The host or endpoint, normalised."""
         return self._host
 
     @property
@@ -277,7 +277,7 @@ def _seconds(timeout: object) -> float | None:
 def _chain(
     host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None, auth: Auth | None
 ) -> AbleExporter:
-    inner = exporter if exporter is not None else DatabricksTelemetryExporter(host, config, auth=auth)
+    inner = exporter if exporter is not None else make_exporter(host, config, auth)
     if isinstance(inner, CircuitBreakerTelemetryExporter) or not config.circuit_breaker_enabled:
         return with_abilities(inner)
     return CircuitBreakerTelemetryExporter(inner, host, config)

@@ -20,8 +20,10 @@ from adbc_telemetry.consent import (
     as_switch,
     decide,
     look_up,
+    mode_of_environment,
     users_voices,
 )
+from adbc_telemetry.core import zstd
 
 __all__ = ["ENVIRONMENT_PREFIX", "PROPERTY_PREFIX", "TelemetryConfiguration", "checked_config", "opted_out"]
 
@@ -35,7 +37,12 @@ _Positive: TypeAlias = Annotated[
 _NotNegative: TypeAlias = Annotated[
     int, msgspec.Meta(ge=0, le=_MAXIMUM, description=f"from 0 to {_MAXIMUM} (a whole number)")
 ]
-Compression: TypeAlias = Annotated[Literal["none", "gzip"], msgspec.Meta(description="none or gzip")]
+_PositiveOrNone: TypeAlias = Annotated[
+    _Positive | None, msgspec.Meta(description=f"from 1 to {_MAXIMUM} (a whole number), or None")
+]
+Compression: TypeAlias = Annotated[
+    Literal["none", "gzip", "zstd"], msgspec.Meta(description="none, gzip or zstd")
+]
 _Mode: TypeAlias = Annotated[
     Literal["off", "local", "on"] | None, msgspec.Meta(description="off, local, on or None")
 ]
@@ -51,7 +58,10 @@ class TelemetryConfiguration:
     Attributes:
         enabled: whether events are recorded at all. An explicit False beats everything, whether it is given here,
             as a property or in the environment. See also `consent`.
-        batch_size: the most events in one batch. A batch is sent as soon as this many events wait.
+        batch_size: a batch is sent as soon as this many events wait.
+        max_batch_size: the most events in one batch of a busy client, which sends what has come meanwhile in fewer and
+            larger requests. None is ten times `batch_size`, but not before full batches have followed each other
+            for a second: up to then `batch_size` is the most. A batch is never larger than `max_request_bytes`.
         flush_interval_ms: how long an event waits for others before it is sent.
         max_retries: how often a failed request is tried again (0: never).
         retry_delay_ms: the upper bound of the first back-off. It doubles with each retry, with full jitter.
@@ -62,7 +72,8 @@ class TelemetryConfiguration:
         max_request_bytes: the largest body of a request, before compression.
         request_timeout_ms: how long one request may take, from connecting to the last byte of the response.
         close_timeout_ms: how long `close` and the exit of the process wait for delivery.
-        compression: how request bodies are compressed: "none" or "gzip".
+        compression: how request bodies are compressed: "none", "gzip", or "zstd", which is smaller and faster and needs
+            Python 3.14 or `adbc-telemetry[zstd]`. An endpoint that does not take it (415) gets bodies as they are.
         circuit_open: what happens to events while the circuit is open: "drop" or "retain".
         spool_dir: a folder for events that could not be delivered, or None. They are sent when the endpoint works
             again, possibly by another process. Needs POSIX file locks, which Windows does not have.
@@ -82,6 +93,7 @@ class TelemetryConfiguration:
     circuit_breaker_threshold: _Positive = 5
     circuit_breaker_timeout_ms: _Positive = 60_000
     max_queue_size: _Positive = 10_000
+    max_batch_size: _PositiveOrNone = None
     max_request_bytes: _Positive = 1_000_000
     request_timeout_ms: _Positive = 10_000
     close_timeout_ms: _NotNegative = 5_000
@@ -193,7 +205,7 @@ def checked_config(config: TelemetryConfiguration) -> TelemetryConfiguration:
 
 def opted_out(environ: Mapping[str, str] = os.environ) -> bool:
     """Whether the environment turns telemetry off: by `DO_NOT_TRACK`, or a mode `off` or `enabled=false` there."""
-    return any(voice.said is Mode.OFF for voice in users_voices(None, environ))
+    return mode_of_environment(environ) is Mode.OFF
 
 
 def _flagged(flags: Mapping[str, str] | None) -> dict[str, Any]:
@@ -223,7 +235,7 @@ def _read_text(name: str, text: str) -> object:
     kind = _TYPES[name].__origin__
     if kind is bool:
         return as_switch(text)
-    if kind is int:
+    if kind is int or _TYPES[name] == _PositiveOrNone:
         try:
             return int(text)
         except ValueError:
@@ -232,10 +244,11 @@ def _read_text(name: str, text: str) -> object:
 
 
 def _is_sound(name: str, value: object) -> bool:
-    if name == "local_path":
-        return value is None or isinstance(value, (str, os.PathLike))
-    if name == "spool_dir":
-        return value is None or (isinstance(value, (str, os.PathLike)) and sys.platform != "win32")
+    if name in _PATHS:
+        is_path = isinstance(value, (str, os.PathLike))
+        return value is None or (is_path and (name != "spool_dir" or sys.platform != "win32"))
+    if name == "compression" and value == "zstd" and not zstd.is_available():
+        return False
     try:
         msgspec.convert(value, _TYPES[name])
     except msgspec.ValidationError:
@@ -247,6 +260,8 @@ def _problem(name: str, value: object) -> str:
     """What to do about a value that is not sound."""
     if name == "local_path":
         return f"local_path must be a path or None, not {value!r}"
+    if name == "compression" and value == "zstd":
+        return "compression zstd needs Python 3.14, or: pip install 'adbc-telemetry[zstd]'"
     if name != "spool_dir":
         (meta,) = _TYPES[name].__metadata__
         return f"{name} must be {meta.description}, not {value!r}"

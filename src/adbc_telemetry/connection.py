@@ -29,12 +29,17 @@ from time import monotonic_ns
 from types import TracebackType
 from typing import Any, Final
 
+from msgspec.structs import replace
+
 from adbc_telemetry.config import PROPERTY_PREFIX, TelemetryConfiguration
-from adbc_telemetry.consent import Decision, Mode, Voice, users_voices
+from adbc_telemetry.consent import Decision, Mode, Voice, decide, users_voices
 from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.decision import with_server
+from adbc_telemetry.driver_facts.authentication import authentication
+from adbc_telemetry.driver_facts.connection_parameters import AllowedField
+from adbc_telemetry.driver_facts.connection_parameters import connection_parameters as parameters_of
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.flagged import FlaggedClient, FlagState, Lease, lease_for
@@ -54,10 +59,10 @@ _LONGEST_MS: Final = 1e15
 
 
 class _NoLease:
-    """Stands in for the lease while telemetry is off."""
+    """Stands in for the lease while telemetry is off, and after `close`: a lease keeps credentials."""
 
-    def __init__(self, host: str) -> None:
-        self.client = NoopTelemetryClient(host)
+    def __init__(self, client: TelemetryClientProtocol) -> None:
+        self.client = client
 
     def release(self, timeout: float | None = None) -> bool:
         return True
@@ -100,23 +105,28 @@ class _Parts:
 
 def _no_lease(error: Exception, parts: _Parts, *_: object) -> Lease:
     parts.failure = type(error).__name__
-    return _NoLease(parts.host)
+    return _NoLease(NoopTelemetryClient(parts.host))
 
 
 @never_raises(_no_lease)
 def _take_lease(
-    parts: _Parts, auth: Auth | None, exporter: TelemetryExporter | None, driver_version: str
+    parts: _Parts,
+    auth: Auth | None,
+    exporter: TelemetryExporter | None,
+    driver_version: str,
+    workspace_id: int | None,
 ) -> Lease:
-    config = parts.configuration()
-    if config.consent is False:
-        return _NoLease(parts.host)
+    decision = decide(parts.voices)
+    if not (decision.enabled or decision.user_is_silent):
+        return _NoLease(NoopTelemetryClient(parts.host))
     return lease_for(
         parts.host,
-        config,
+        parts.configuration(),
         auth=auth,
         exporter=exporter,
         configure=parts.configuration,
         client_version=driver_version,
+        tenant=workspace_id,
     )
 
 
@@ -141,10 +151,19 @@ def _system_configuration(
 
 @never_raises(_part_missing)
 def _connection_parameters(
-    parts: _Parts, properties: Mapping[str, Any] | None, allowed: Collection[str]
+    parts: _Parts, properties: Mapping[str, Any] | None, allowed: Collection[AllowedField]
 ) -> DriverConnectionParameters | None:
-    """What the properties tell of the connection. This is the place of the mapping from a driver's properties."""
-    return None
+    """What the properties tell of the connection; None where that is nothing."""
+    told = parameters_of(properties, allowed=allowed)
+    return None if told == DriverConnectionParameters() else told
+
+
+@never_raises(_part_missing)
+def _auth_type(parts: _Parts, told: DriverConnectionParameters | None) -> str | None:
+    """What follows from the mechanism and the flow that are told, so that the three agree."""
+    if not isinstance(told, DriverConnectionParameters):
+        return None
+    return authentication({"auth_mech": told.auth_mech, "auth_flow": told.auth_flow}).auth_type
 
 
 @never_raises(_part_missing)
@@ -176,7 +195,7 @@ class ConnectionTelemetry:
         self._parts = parts
         self._session = session
         self._lease = lease
-        self.errors = parts.errors
+        self.errors = parts.errors + session.errors
         # One token: the call that gets it closes. `list.pop` is atomic.
         self._open = [True]
 
@@ -198,7 +217,7 @@ class ConnectionTelemetry:
         default_result_format: ExecutionResultFormat | None = None,
         default_compression_enabled: bool | None = None,
         connection_parameters: DriverConnectionParameters | None = None,
-        allowed: Collection[str] = (),
+        allowed: Collection[AllowedField] = (),
         notice: Callable[[str], object] | None = None,
     ) -> ConnectionTelemetry:
         """The telemetry of a connection that has just been opened. Emits CREATE_SESSION. Never raises.
@@ -213,13 +232,14 @@ class ConnectionTelemetry:
             session_id: ties the connection's events together; by default a new UUID.
             opened_in_ms: how long connecting took, until now, in milliseconds; 0 by default. It is the latency of
                 CREATE_SESSION.
-            workspace_id: the Databricks workspace.
+            workspace_id: the Databricks workspace. Workspaces that share a host do not share credentials.
             auth_type: how the connection authenticates, as the driver calls it; never a credential.
             client_app_name: the application, as its author calls it.
             default_result_format: of statements that do not say their own.
             default_compression_enabled: whether results come compressed, of statements that do not say.
             connection_parameters: the connection's settings that may be told; by default what `properties` tell.
-            allowed: names of further parameters that the driver's author allows to be told, such as a host's.
+            allowed: fields with a text of the user's, such as a host's, that the driver's author allows to be told.
+                Which properties tell what: see `driver_facts.connection_parameters`.
             notice: shows a text to the user, such as `print`. It is called once per driver and process, before the
                 first byte is sent or asked for, and only if something may be sent; see `notice`.
 
@@ -229,14 +249,14 @@ class ConnectionTelemetry:
         parts = _Parts(properties, host)
         if notice is not None:
             _give_notice(parts, notice, driver_name)
-        lease = _take_lease(parts, auth, exporter, driver_version)
+        lease = _take_lease(parts, auth, exporter, driver_version, workspace_id)
         is_off = isinstance(lease, _NoLease)
         if connection_parameters is None and not is_off:
             connection_parameters = _connection_parameters(parts, properties, allowed)
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=workspace_id,
-            auth_type=auth_type,
+            auth_type=_auth_type(parts, connection_parameters) if auth_type is None else auth_type,
             system_configuration=None
             if is_off
             else _system_configuration(parts, driver_name, driver_version, client_app_name),
@@ -245,6 +265,7 @@ class ConnectionTelemetry:
             default_compression_enabled=default_compression_enabled,
             client=None if is_off else lease.client,
             user_agent=None if is_off else _user_agent(parts, driver_name, driver_version),
+            error_categories=True,
         )
         telemetry = cls(parts, session, lease)
         telemetry.record_operation(OperationType.CREATE_SESSION, 0 if opened_in_ms is None else opened_in_ms)
@@ -344,7 +365,13 @@ class ConnectionTelemetry:
         Returns:
             True when nothing was lost for want of time, and for every call but the first.
         """
-        return self._take_leave(closed_in_ms) or self._lease.release(timeout)
+        if self._take_leave(closed_in_ms):
+            return True
+        lease = self._lease
+        try:
+            return lease.release(timeout)
+        finally:
+            self._lease = _NoLease(lease.client)
 
     async def aclose(self, timeout: float | None = None, *, closed_in_ms: float = 0) -> bool:
         """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
@@ -367,8 +394,7 @@ class ConnectionTelemetry:
         except IndexError:
             return True
         self.record_operation(OperationType.DELETE_SESSION, closed_in_ms)
-        session = self._session
-        self._session = TelemetrySessionContext(session_id=session.session_id)
+        self._session = replace(self._session, client=None)
         return False
 
     @never_raises(_count_error)

@@ -25,6 +25,13 @@ DO_NOT_TRACK: Final = "DO_NOT_TRACK"
 DEBUG_VARIABLE: Final = "ADBC_TELEMETRY_DEBUG"
 """Set to 1, it prints events to stderr instead of sending them."""
 
+_VARIABLES: Final = (
+    DO_NOT_TRACK,
+    DEBUG_VARIABLE,
+    f"{ENVIRONMENT_PREFIX}MODE",
+    f"{ENVIRONMENT_PREFIX}ENABLED",
+)
+
 TRUE: Final = frozenset({"true", "1", "yes", "on"})
 FALSE: Final = frozenset({"false", "0", "no", "off"})
 
@@ -113,6 +120,15 @@ def users_voices(
             name = prefix + (setting.upper() if source is environ else setting)
             voices.append(Voice(name, read(look_up(source, name))))
     return voices
+
+
+def mode_of_environment(environ: Mapping[str, str] = os.environ) -> Mode | None:
+    """The most private word of the environment alone; None if it says nothing."""
+    # Each client asks, and nearly always there is nothing.
+    if isinstance(environ, Mapping) and environ.keys().isdisjoint(_VARIABLES):
+        return None
+    decision = decide(users_voices(None, environ))
+    return None if decision.user_is_silent else decision.mode
 
 
 def argument_voice(name: str, *, enabled: object = None, mode: object = None) -> Voice:

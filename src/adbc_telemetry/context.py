@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from itertools import count
 from time import monotonic_ns, time_ns
 from types import TracebackType
@@ -13,16 +15,35 @@ from msgspec import Struct, field
 from adbc_telemetry.core.decorators import Function, around
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
+from adbc_telemetry.driver_facts.error_category import ErrorCategory, error_category
 from adbc_telemetry.events.handover import hand_over
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.statement import LoggedStatement
 from adbc_telemetry.events.wire_types import as_text
-from adbc_telemetry.schema import ExecutionResultFormat, OperationType, StatementType
+from adbc_telemetry.schema import ExecutionResultFormat, OperationType, StatementType, VolumeOperationType
 
 # Beyond this many milliseconds, some thirty thousand years, nothing is a latency.
 _LIMIT: Final = 1e15
 _NUMBERS: Final = frozenset({int, float})
 _INT32: Final = 2**31
+
+_internal: Final[ContextVar[bool]] = ContextVar("adbc_telemetry_internal_call", default=False)
+
+
+@contextlib.contextmanager
+def internal_calls() -> Iterator[None]:
+    """Mark the statements that begin in this block as made by the driver itself, and not for the user.
+
+    For a driver's own `USE` and `SET`, and its heartbeats. It holds for the thread or task that enters the block, and
+    for tasks that are started in it.
+    """
+    token = _internal.set(True)
+    try:
+        yield
+    finally:
+        # A generator of the driver's may be closed in another context than it began in; that context has no mark.
+        with contextlib.suppress(ValueError):
+            _internal.reset(token)
 
 
 def _count_error(error: Exception, context: StatementTelemetryContext, *_: object, **__: object) -> None:
@@ -55,10 +76,11 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         statement_id: ties the events of a statement together; a UUID unless the driver sets its own. Set to None, it
             says that there is no statement.
         statement_type, operation_type, result_format: see the enums of `adbc_telemetry.schema`.
-        is_internal_call: made by the driver itself and not for the user.
+        is_internal_call: made by the driver itself and not for the user; see also `internal_calls`.
         is_compressed: whether the result came compressed; the session's default unless set.
-        retry_count: how often the driver tried again.
+        retry_count: how often the driver tried again; see also `record_retry`.
         chunk_id: the chunk that an error was about.
+        volume_operation: of a statement that moves a file to or from a volume; its paths are told to no one.
         errors: how many facts could not be recorded, or have a value that the wire has no type for.
 
     Raises:
@@ -75,11 +97,13 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     is_compressed: bool | None = None
     retry_count: int | None = None
     chunk_id: int | None = None
+    volume_operation: VolumeOperationType | None = None
     _errors: int = 0
     _id: str | int | None = field(
         default_factory=next_number
     )  # a number stands for the id that is made of it
     _error_name: str | None = None
+    _error_category: ErrorCategory | None = None
     _start_ns: int = 0
     _execute_complete_ns: int | None = None
     _first_batch_ns: int | None = None
@@ -106,6 +130,8 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
             self.result_format = session.default_result_format
         if self.is_compressed is None:
             self.is_compressed = session.default_compression_enabled
+        if _internal.get():
+            self.is_internal_call = True
         self._start_ns = monotonic_ns()
 
     @property
@@ -129,6 +155,21 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         else:
             self._id = text
 
+    @property
+    def error_category(self) -> ErrorCategory | None:
+        """What went wrong, as one of a fixed list of words; None where nothing has.
+
+        It leaves the process only where the session says `error_categories=True`.
+        """
+        return self._error_category
+
+    @never_raises(_count_error)
+    def began_before(self, elapsed_ms: float) -> None:
+        """The statement began `elapsed_ms` milliseconds ago: timed elsewhere, or before its session was there."""
+        if not 0 <= elapsed_ms < _LIMIT:
+            raise ValueError("not a latency")
+        self._start_ns = monotonic_ns() - int(elapsed_ms * 1_000_000)
+
     def record_execute_complete(self) -> None:
         """The server has accepted or finished the statement."""
         self._execute_complete_ns = monotonic_ns()
@@ -151,7 +192,11 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
             self._record_odd(self.record_poll, latency_ms)
 
     def record_chunk(self, latency_ms: float) -> None:
-        """One chunk of the result has been downloaded, in `latency_ms` milliseconds."""
+        """One chunk of the result has been downloaded, in `latency_ms` milliseconds.
+
+        Threads that download in parallel may call this at once.
+        """
+        # No call between a read and its write, so that the interpreter does not switch threads in between.
         if type(latency_ms) in _NUMBERS and -_LIMIT < latency_ms < _LIMIT:
             if not self._chunk_count:
                 self._chunk_first_ms = latency_ms
@@ -181,6 +226,8 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
     ) -> None:
         """What a driver that keeps its own count of chunks knows; beats what `record_chunk` has added up.
 
+        A later call beats an earlier one in what it names.
+
         Args:
             total_chunks_present: how many chunks the result has.
             total_chunks_iterated: how many of them were read.
@@ -188,13 +235,38 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
             slowest_chunk_latency_ms: what the slowest one took.
             sum_chunks_download_time_ms: what all of them took together.
         """
-        self._chunk_overrides = {
+        told = {
             "total_chunks_present": self._whole(total_chunks_present, _INT32),
             "total_chunks_iterated": self._whole(total_chunks_iterated, _INT32),
             "initial_chunk_latency_millis": self._whole(initial_chunk_latency_ms, _LIMIT),
             "slowest_chunk_latency_millis": self._whole(slowest_chunk_latency_ms, _LIMIT),
             "sum_chunks_download_time_millis": self._whole(sum_chunks_download_time_ms, _LIMIT),
         }
+        known = {name: number for name, number in told.items() if number is not None}
+        self._chunk_overrides = {**(self._chunk_overrides or {}), **known}
+
+    def record_reader(
+        self,
+        *,
+        result_format: ExecutionResultFormat | None = None,
+        is_compressed: bool | None = None,
+        total_chunks_present: int | None = None,
+    ) -> None:
+        """How the results really come, as the reader knows that the server's answer has led to.
+
+        What it names beats the session's defaults: a connection that may get links to files gets small results inline.
+        """
+        if result_format is not None:
+            self.result_format = result_format
+        if is_compressed is not None:
+            self.is_compressed = is_compressed
+        if total_chunks_present is not None:
+            self.set_chunk_details(total_chunks_present=total_chunks_present)
+
+    @never_raises(_count_error)
+    def record_retry(self, times: int = 1) -> None:
+        """The driver has tried again, `times` times."""
+        self.retry_count = (self.retry_count or 0) + times
 
     @never_raises(_no_number)
     def _whole(self, number: float | None, limit: float) -> int | None:
@@ -207,9 +279,10 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     @never_raises(_count_error)
     def record_error(self, exception: BaseException) -> None:
-        """The statement has failed. Of `exception` only the name of its class is kept; the first one counts."""
+        """The statement has failed. Only its class's name and its category are kept; the first one counts."""
         if self._error_name is None:
             self._error_name = type(exception).__name__
+            self._error_category = error_category(exception)
 
     def emit(self) -> bool:
         """Hand the event to the session's client: the first time only.

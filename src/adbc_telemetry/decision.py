@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from adbc_telemetry.consent import Decision, Voice, argument_voice, decide, server_voice, users_voices
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.feature_flags import FeatureFlagManager, FeatureFlags
 
-SERVER: str = "the server's flags"
+SERVER: Final = "the server's flag"
 """The name of the server's voice."""
 
 

@@ -119,7 +119,7 @@ class FlaggedClient:
         self._state = FlagState.UNDECIDED
         self._lease: Lease | None = None
         self._client: TelemetryClientProtocol | None = None  # of the lease
-        self._earlier: list[ClientStats] = []
+        self._last_client: TelemetryClientProtocol | None = None
         self.errors = AtomicCounter()
         self._reset()
         renew_in_child(self)
@@ -238,7 +238,7 @@ class FlaggedClient:
             if state is FlagState.CLOSED:
                 self._acquire = self._auth = None
         if client is not None:
-            self._earlier = [client.stats()]
+            self._last_client = client
         return lease
 
     # Waiting.
@@ -314,8 +314,8 @@ class FlaggedClient:
 
     def stats(self) -> ClientStats:
         """The account of the host's client; what waits here counts as queued. Events while off are not counted."""
-        client = self._client
-        stats = client.stats() if client is not None else self._earlier[0] if self._earlier else ClientStats()
+        client = self._client or self._last_client
+        stats = ClientStats() if client is None else client.stats()
         waiting, dropped = len(self._waiting), self._dropped.value()
         return msgspec.structs.replace(
             stats,
@@ -339,13 +339,14 @@ def lease_for(
     exporter: TelemetryExporter | None = None,
     configure: Configure | None = None,
     client_version: str | None = None,
+    tenant: str | int | None = None,
 ) -> Lease:
     """A connection's lease: of the host's client if the user has said yes; if the user is silent, as the flags say.
 
     Args:
         host: a host or an http(s) URL.
         config: the settings. Its `consent` is what the user has said, and is not False.
-        auth, exporter: as of `TelemetryClientManager.acquire`.
+        auth, exporter, tenant: as of `TelemetryClientManager.acquire`.
         configure: the settings, once the flags are known; by default `config` with the flags in the place of defaults.
         client_version: the driver's version, in the request for flags.
 
@@ -353,9 +354,11 @@ def lease_for(
         ValueError, TypeError: as of `TelemetryClientManager.acquire`.
     """
 
+    tenant = tenant if isinstance(tenant, (str, int)) else None
+
     def acquire(settled: TelemetryConfiguration) -> Lease:
         return TelemetryClientManager.get_instance().acquire(
-            host, replace(settled, enabled=True), auth=auth, exporter=exporter
+            host, replace(settled, enabled=True), auth=auth, exporter=exporter, tenant=tenant
         )
 
     if config.consent:

@@ -1,5 +1,9 @@
 """TelemetryClientManager: one client per host, shared by all connections through leases.
 
+Two endpoints on one host that need different exporters, such as `http://host:4318` and `otlp+http://host:4318`, count
+as two hosts here and everywhere: each has its own client, breaker and leases.
+Where a driver says that several tenants share a host, each tenant has a client of its own.
+
 A holder is the client of a host with its leases:
 
     state      what it means                                        what `acquire` does
@@ -16,22 +20,22 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import Enum
+from typing import NamedTuple
 
 from adbc_telemetry.client import TelemetryClient
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
-from adbc_telemetry.core.diagnostics import host_digits
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import is_secure, normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
+from adbc_telemetry.export.endpoints import checked_endpoint, normalize_endpoint, takes_credentials
 from adbc_telemetry.export.local import environment_is_local, local_file
 from adbc_telemetry.pipeline.shutdown import close_together
-from adbc_telemetry.transport.auth import Auth, checked_auth
+from adbc_telemetry.transport.auth import Auth
 
 
 class HolderState(Enum):
@@ -43,15 +47,33 @@ class HolderState(Enum):
     GONE = "gone"
 
 
+class HolderKey(NamedTuple):
+    """What shares a client.
+
+    Attributes:
+        host: the host, normalised.
+        tenant: whose events they are, of several tenants of one host that must not use each other's credentials.
+        file: the file of the mode `local`: its events must not reach a client that sends.
+    """
+
+    host: str
+    tenant: object = None
+    file: str | None = None
+
+
 class TelemetryClientHolder:
     """A client and its leases. Guarded by the manager's lock; each step says whether this call took it."""
 
-    def __init__(self, host: str, config: TelemetryConfiguration, exporter: TelemetryExporter | None) -> None:
+    def __init__(
+        self, key: HolderKey, config: TelemetryConfiguration, exporter: TelemetryExporter | None
+    ) -> None:
+        self.key = key
+        host = key.host
         self._leases: list[TelemetryClientLease] = []
         self._state = HolderState.SERVING
         self.gone = ReentrantEvent()
         # Where credentials may not go, none are asked for: `acquire` has refused a lease that brings some.
-        auth = self.authenticate if is_secure(host) else None
+        auth = HoldersAuth(self) if takes_credentials(host) else None
         self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
 
     @property
@@ -97,13 +119,31 @@ class TelemetryClientHolder:
         self._state = HolderState.GONE
         self._leases.clear()
 
+    def who_authenticates(self) -> Sequence[TelemetryClientLease]:
+        """The live leases. While the client drains, it is the last one although that is released."""
+        return self.live_leases() or tuple(self._leases)
+
     def authenticate(self) -> Mapping[str, str] | None:
         """The headers by the newest live lease that has any. Called on the sender's side, for every request."""
-        # While the client drains, the last lease authenticates although it is released.
-        for lease in reversed(self.live_leases() or tuple(self._leases)):
+        for lease in reversed(self.who_authenticates()):
             if lease.auth is not None:
                 return lease.auth()
         return None
+
+
+class HoldersAuth:
+    """The `auth` of a holder's client; see `transport.auth.SharedAuth`."""
+
+    def __init__(self, holder: TelemetryClientHolder) -> None:
+        self._holder = holder
+
+    def __call__(self) -> Mapping[str, str] | None:
+        """The headers of the newest live lease that brings some; None where none does."""
+        return self._holder.authenticate()
+
+    def is_given(self) -> bool:
+        """Whether a live lease brings credentials."""
+        return any(lease.auth is not None for lease in self._holder.who_authenticates())
 
 
 class TelemetryClientLease:
@@ -156,7 +196,7 @@ class TelemetryClientManager:
     """
 
     def __init__(self) -> None:
-        self._holders: dict[str, TelemetryClientHolder] = {}
+        self._holders: dict[HolderKey, TelemetryClientHolder] = {}
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -165,7 +205,7 @@ class TelemetryClientManager:
         # Guards _holders and every holder. Reentrant, for the sake of destructors and signal handlers.
         self._lock = RLock()
         open_states = (HolderState.SERVING, HolderState.DRAINING)
-        self._holders = {host: each for host, each in self._holders.items() if each.state in open_states}
+        self._holders = {key: each for key, each in self._holders.items() if each.state in open_states}
 
     @staticmethod
     def get_instance() -> TelemetryClientManager:
@@ -179,14 +219,17 @@ class TelemetryClientManager:
         *,
         auth: Auth | None = None,
         exporter: TelemetryExporter | None = None,
+        tenant: str | int | None = None,
     ) -> TelemetryClientLease:
         """A lease of the one client of `host`, which is made if there is none.
 
         Args:
-            host: a host or an http(s) URL, in any spelling.
+            host: an endpoint in any spelling: a host, an http(s) URL, or another one of `export.endpoints`.
             config: of the client; the first lease's holds.
             auth: returns the headers that authenticate a request. The newest live lease's is used.
-            exporter: where batches go, instead of to the service; the first lease's holds.
+            exporter: where batches go, instead of where `host` says; the first lease's holds.
+            tenant: whose events these are, where several tenants share a host: each tenant has a client of its own, so
+                that its events travel under its own credentials. None shares a client with all who say None.
 
         Returns:
             A lease of its own to each call. Release it when the connection closes.
@@ -194,19 +237,18 @@ class TelemetryClientManager:
         Raises:
             ValueError, TypeError: as of `TelemetryClient`.
         """
-        name = normalize_host(host)
-        checked_auth(name, auth)
+        name = checked_endpoint(host, auth, own_exporter=exporter is not None)
         checked_config(config)
-        if config.is_local and not environment_is_local():
-            name = _local_host(config)
+        stays = config.is_local and not environment_is_local()
+        key = HolderKey(name, tenant, local_file(config.local_path) if stays else None)
         if exporter is not None:
             checked_exporter(exporter)
         while True:
             with self._lock:
-                holder = self._holders.get(name)
+                holder = self._holders.get(key)
                 closing = holder is not None and holder.state is HolderState.CLOSING
                 if holder is None or (not closing and (holder.client.is_open or holder.client.is_closed)):
-                    return self._lease(name, holder, config, auth, exporter)
+                    return self._lease(key, holder, config, auth, exporter)
             if closing:
                 holder.gone.wait()
             else:  # the program closes the client without the manager: wait, so that there are never two
@@ -214,7 +256,7 @@ class TelemetryClientManager:
 
     def _lease(
         self,
-        name: str,
+        key: HolderKey,
         holder: TelemetryClientHolder | None,
         config: TelemetryConfiguration,
         auth: Auth | None,
@@ -222,11 +264,11 @@ class TelemetryClientManager:
     ) -> TelemetryClientLease:
         """A lease of `holder`, or of a new one where that has no client any more. Holds the lock."""
         if holder is None or not holder.client.is_open:
-            made = TelemetryClientHolder(name, config, exporter)
-            if self._holders.get(name) is holder:
-                self._holders.pop(name, None)
+            made = TelemetryClientHolder(key, config, exporter)
+            if self._holders.get(key) is holder:
+                self._holders.pop(key, None)
             # A signal handler may have acquired the same host while this client was made.
-            holder = self._holders.setdefault(name, made)
+            holder = self._holders.setdefault(key, made)
             if holder is not made:
                 made.client.close(0)
         lease = TelemetryClientLease(self, holder, auth)
@@ -235,15 +277,14 @@ class TelemetryClientManager:
 
     def ref_count(self, host: str) -> int:
         """How many leases of `host` are live."""
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         with self._lock:
-            holder = self._holders.get(name)
-            return 0 if holder is None else len(holder.live_leases())
+            return sum(len(each.live_leases()) for key, each in self._holders.items() if key.host == name)
 
     def hosts(self) -> list[str]:
         """The hosts that have a live lease, sorted."""
         with self._lock:
-            return sorted(host for host, holder in self._holders.items() if holder.live_leases())
+            return sorted({key.host for key, holder in self._holders.items() if holder.live_leases()})
 
     def close_all(self, timeout: float | None = None) -> bool:
         """Close all clients side by side, within `timeout` seconds (None: `close_timeout_ms`).
@@ -254,13 +295,13 @@ class TelemetryClientManager:
             True when nothing was lost for want of time.
         """
         with self._lock:
-            holders = dict(self._holders)
-            for holder in holders.values():
+            holders = list(self._holders.values())
+            for holder in holders:
                 holder.begin_close()  # `acquire` waits from now on, so that there are never two clients
-        clients = [holder.client for holder in holders.values()]
+        clients = [holder.client for holder in holders]
         close_together(clients, timeout)
-        for name, holder in holders.items():
-            self._remove(name, holder)
+        for holder in holders:
+            self._remove(holder)
         outcomes = [client.close(timeout) for client in clients]
         return all(outcomes)
 
@@ -282,22 +323,19 @@ class TelemetryClientManager:
         try:
             closed = client.close(max(0.0, deadline - time.monotonic()))
         finally:
-            self._remove(client.host, holder)
+            self._remove(holder)
         return drained and closed
 
-    def _remove(self, name: str, holder: TelemetryClientHolder) -> None:
+    def _remove(self, holder: TelemetryClientHolder) -> None:
         with self._lock:
-            if self._holders.get(name) is holder:
-                del self._holders[name]
-                # In the same step, so that the breaker of a host lives exactly as long as its client.
-                CircuitBreakerManager.get_instance().remove_circuit_breaker(name)
+            if self._holders.get(holder.key) is holder:
+                del self._holders[holder.key]
+                host = holder.key.host
+                if not any(key.host == host for key in self._holders):
+                    # In the same step, so that the breaker of a host lives exactly as long as its clients.
+                    CircuitBreakerManager.get_instance().remove_circuit_breaker(host)
             holder.end()
         holder.gone.set()
-
-
-def _local_host(config: TelemetryConfiguration) -> str:
-    """The name under which the clients of one local file are shared, and of no host: a host's client may send."""
-    return f"http://{host_digits(local_file(config.local_path))}.file.localhost"
 
 
 _instance = TelemetryClientManager()

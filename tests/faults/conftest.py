@@ -18,6 +18,7 @@ import trustme
 from faults.network import NAME
 from faults.scenario import Scenario, write_table
 from support.endpoints import TlsTelemetryServer, server_context
+from support.watching import Watch
 
 _SCENARIOS = pytest.StashKey[list[Scenario]]()
 _FAILED = pytest.StashKey[bool]()
@@ -32,8 +33,19 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture
-def fault(request: pytest.FixtureRequest) -> Iterator[Scenario]:
-    """The account of this scenario's events; the test's docstring says what it injects."""
+def watch(monkeypatch: pytest.MonkeyPatch) -> Iterator[Watch]:
+    """The scenario's clients, as OpenTelemetry sees them."""
+    watch = Watch(monkeypatch)
+    yield watch
+    watch.stop()
+
+
+@pytest.fixture
+def fault(request: pytest.FixtureRequest, watch: Watch) -> Iterator[Scenario]:
+    """The account of this scenario's events; the test's docstring says what it injects.
+
+    In the end the metrics of the pipeline equal the clients' own stats.
+    """
     scenario = Scenario(
         area=request.path.stem.removeprefix("test_"),
         name=request.node.name.removeprefix("test_").replace("_", " "),
@@ -43,6 +55,7 @@ def fault(request: pytest.FixtureRequest) -> Iterator[Scenario]:
     yield scenario
     if _FAILED not in request.node.stash:
         assert scenario.told, "a scenario ends with fault.settled() or fault.seen()"
+        watch.assert_equal()
         request.config.stash[_SCENARIOS].append(scenario)
 
 

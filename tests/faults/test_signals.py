@@ -164,7 +164,7 @@ def test_a_signal_handler_closes_a_client_while_another_is_made_or_closed(fault:
     out = run_program(
         """
         import faulthandler
-        faulthandler.dump_traceback_later(5, exit=True)
+        faulthandler.dump_traceback_later(15, exit=True)
         sys.path.insert(0, sys.argv[1])
         from support.interrupting import interrupted_at_line
         from adbc_telemetry import InMemoryTelemetryExporter

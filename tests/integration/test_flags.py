@@ -7,9 +7,10 @@ import threading
 
 import pytest
 
+from adbc_telemetry.feature_flags import FIRST_ANSWER_SECONDS
 from support.flags import FlagServer
 from support.process import running_python
-from support.server import TelemetryServer
+from support.server import TelemetryServer, black_hole, raw_endpoint
 from support.waiting import wait_until
 
 PROGRAM = """
@@ -53,6 +54,35 @@ def test_the_end_of_a_process_waits_for_the_first_answer_and_then_delivers(
         ended = running.end(60)
     assert ended.code == {"an exception": 1, "sys.exit": 3}.get(ending, 0), ended.stderr
     assert flags.operations == (["CREATE_SESSION", "EXECUTE_STATEMENT"] if on else [])
+
+
+DOWN = """
+import time
+from adbc_telemetry import ConnectionTelemetry
+
+def use():
+    telemetry = ConnectionTelemetry.create(driver_name="tiny", driver_version="1", host={url!r})
+    with telemetry.statement():
+        pass
+    return telemetry
+
+start = time.monotonic()
+for _ in range(3):
+    use().close()
+left_open = [use() for _ in range(3)]
+print("closed", time.monotonic() - start, flush=True)
+print("ends", time.monotonic(), flush=True)
+"""
+
+
+def test_a_process_waits_for_an_endpoint_that_is_silent_once_and_no_longer_than_the_first_answer_may_take() -> (
+    None
+):
+    with raw_endpoint(black_hole) as url, running_python(DOWN.format(url=url)) as running:
+        ended = running.end(60)
+    assert ended.code == 0, ended.stderr
+    assert FIRST_ANSWER_SECONDS - 0.5 < float(ended.told("closed")[0]) < FIRST_ANSWER_SECONDS + 3
+    assert ended.at - float(ended.told("ends")[0]) < 3
 
 
 FLEET = """

@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import json
 import random
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
 from adbc_telemetry.collector.intake import Intake, InvalidRequest, read_request
 from adbc_telemetry.collector.intake.liberal import read_liberally
+from adbc_telemetry.collector.intake.limits import PUBLIC_WORDS
 from adbc_telemetry.collector.intake.strict import event_id_if_canonical
 from adbc_telemetry.collector.intake.unknown import MAX_NAMES
 
@@ -23,7 +25,7 @@ _GOLDEN: Final = [
 _VALUES: Final[list[Any]] = [
     None, True, False, 0, -1, 1.0, 12.5, 2**31, 2**63, -(2**63) - 1, 10**50, 1e300, "", "1", "1e3", "-0", "9" * 40,
     SECRET, SECRET * 30, "x" * 200, "\u0000", "é\U0001f600", "\ud800", '\\"', [], {}, [[]], [None], {"a": None},
-    {"stack_trace": SECRET}, [{"StackTrace": SECRET}], {SECRET: SECRET},
+    {"stack_trace": SECRET}, [{"StackTrace": SECRET}], {SECRET: SECRET}, "timeout", {"stack_trace": "timeout"},
 ]  # fmt: skip
 _PIECES: Final = [
     b'"', b"\\", b'\\"', b"\\\\", b"{", b"}", b"[", b"]", b",", b":", b"null", b"true", b"NaN", b"-", b"1e999", b"0",
@@ -97,7 +99,7 @@ def read_soundly(body: bytes) -> Intake | InvalidRequest:
         assert 1 <= len(event_id) <= 128
         in_the_wires_form = text if canonical is None else canonical.decode()
         assert event_id_if_canonical(in_the_wires_form) == event_id
-        assert not _names_of(json.loads(text)) & {"stack_trace", "stackTrace"}
+        assert set(_texts_of_errors(json.loads(text))) <= {*PUBLIC_WORDS}
         # Either way of reading gives the same, and what was read once is not changed when it is read again.
         again, findings = read_liberally(text)
         assert (again.event_id, again.text, findings.private) == (event_id, text, [])
@@ -107,15 +109,15 @@ def read_soundly(body: bytes) -> Intake | InvalidRequest:
     return intake
 
 
-def _names_of(value: Any) -> set[str]:
-    """The names of all fields that hold anything, at any depth."""
-    names: set[str] = set()
+def _texts_of_errors(value: Any) -> Iterator[str]:
+    """What stands in fields for the text of an error, at any depth."""
     stack = [value]
     while stack:
         inner = stack.pop()
         if isinstance(inner, dict):
-            names |= {name for name, held in inner.items() if held is not None}
+            yield from (
+                f"{inner[name]}" for name in ("stack_trace", "stackTrace") if inner.get(name) is not None
+            )
             stack += inner.values()
         elif isinstance(inner, list):
             stack += inner
-    return names

@@ -6,7 +6,7 @@ python tests/support/mapping.py    writes them into the page
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from adbc_telemetry.instrumentation.driver_info import ALLOWED_OPTIONS
@@ -100,13 +100,14 @@ def between_marks(text: str, name: str) -> str:
     return found[1]
 
 
-def main() -> None:
-    text = PAGE.read_text(encoding="utf-8")
-    for name, make in TABLES.items():
+def write_tables(page: Path, tables: Mapping[str, Callable[[], str]]) -> None:
+    """Write tables between their marks in a page."""
+    text = page.read_text(encoding="utf-8")
+    for name, make in tables.items():
         start = f"<!-- table: {name} -->\n"
         text = text.replace(start + between_marks(text, name), start + make(), 1)
-    PAGE.write_text(text, encoding="utf-8")
+    page.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main()
+    write_tables(PAGE, TABLES)

@@ -27,6 +27,14 @@ def tell_accounts():
     import msgspec
     for client in clients:
         print(msgspec.json.encode(client.stats()).decode(), flush=True)
+    from adbc_telemetry.pipeline.accounts import accounts
+    if len(accounts._living) <= len(clients):  # what metrics tell of this process is what its clients tell
+        stats, totals = [client.stats() for client in clients], [total.stats for total in accounts.totals()]
+        for name in ("enqueued", "delivered", "lost", "spooled", "queued", "in_flight", "exports", "errors"):
+            ours, theirs = (sum(getattr(each, name) for each in those) for those in (stats, totals))
+            if ours != theirs:
+                print(f"metrics would tell of {theirs} {name}, not {ours}", file=sys.stderr, flush=True)
+                os._exit(99)
 
 from adbc_telemetry import TelemetryClient, TelemetryClientManager, TelemetryConfiguration
 from adbc_telemetry.schema import TelemetryFrontendLog

@@ -13,7 +13,9 @@ from adbc_telemetry import (
     CircuitBreakerState,
     CircuitBreakerTelemetryExporter,
     ClientStats,
+    ConnectionTelemetry,
     DatabricksTelemetryExporter,
+    Decision,
     ExportOutcome,
     ExportResult,
     Failure,
@@ -30,6 +32,7 @@ from adbc_telemetry import (
     TelemetryExporter,
     TelemetrySessionContext,
     __version__,
+    explain,
     install,
     instrument,
     is_terminal_error,
@@ -183,3 +186,41 @@ def a_driver_tests_its_telemetry() -> None:
 version: str = __version__
 assert_type(normalize_host("HOST.example"), str)
 assert_type(is_terminal_error(ValueError()), bool)
+
+
+async def a_connection(exporter: TelemetryExporter) -> None:
+    telemetry = ConnectionTelemetry.create(
+        {"adbc.databricks.telemetry.enabled": "true"},
+        driver_name="tiny",
+        driver_version="1.0",
+        host="host.example",
+        auth=token,
+        exporter=exporter,
+        session_id=None,
+        opened_in_ms=12.5,
+    )
+    assert_type(telemetry, ConnectionTelemetry)
+    assert_type(telemetry.enabled, bool)
+    assert_type(telemetry.session, TelemetrySessionContext)
+    assert_type(telemetry.client, TelemetryClientProtocol)
+    assert_type(telemetry.explain(), Decision)
+    assert_type(explain({}, {}, enabled=True, host="host.example").reason, str)
+
+    with telemetry, telemetry.statement(statement_type=StatementType.QUERY) as statement:
+        assert_type(statement, StatementTelemetryContext)
+    async with telemetry.statement(operation_type=OperationType.LIST_TABLES) as statement:
+        assert_type(statement, StatementTelemetryContext)
+
+    @telemetry.statement(statement_type=StatementType.QUERY)
+    def count(sql: str) -> int:
+        return len(sql)
+
+    @telemetry.statement()
+    async def wait(seconds: float) -> str:
+        return str(seconds)
+
+    assert_type(count("SELECT 1"), int)
+    assert_type(await wait(1.0), str)
+    telemetry.record_operation(OperationType.CANCEL_STATEMENT, 3, error=TimeoutError())
+    assert_type(telemetry.close(), bool)
+    assert_type(await telemetry.aclose(1.0), bool)

@@ -123,7 +123,7 @@ def test_the_server_decides_for_a_silent_user_once_its_flags_are_known(
     flags.refresh_if_old()
     wait_until(lambda: explain({}, {}, host=server.url).enabled)
 
-    assert explain({}, {}, host=server.url).reason == "on: the server's flags says so"
+    assert explain({}, {}, host=server.url).reason == "on: the server's flag says so"
     assert not explain({ENABLED: "false"}, {}, host=server.url).enabled
 
 

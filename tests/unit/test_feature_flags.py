@@ -471,3 +471,50 @@ def test_a_look_up_after_the_end_of_threads_is_a_failed_fetch(
         assert fetched(flags)
     clock.now += BACKOFF_SECONDS + 1
     assert look_up(flags) == "true"
+
+
+# What the flags say about telemetry, and the first answer.
+
+
+@pytest.mark.parametrize(
+    ("told", "word"),
+    [
+        ({}, None),
+        ({"another": "true"}, None),
+        ({TELEMETRY_FLAG: "true"}, True),
+        ({TELEMETRY_FLAG.upper(): "TRUE"}, True),
+        ({TELEMETRY_FLAG: "yes"}, False),
+        ({"adbc.databricks.telemetry.enabled": "true"}, True),
+        ({"ADBC.Databricks.Telemetry.Enabled": "0"}, False),
+        ({"adbc.databricks.telemetry.enabled": "perhaps"}, None),
+        ({TELEMETRY_FLAG: "true", "adbc.databricks.telemetry.enabled": "false"}, False),
+        ({TELEMETRY_FLAG: "true", "adbc.databricks.telemetry.mode": "off"}, False),
+        ({TELEMETRY_FLAG: "true", "adbc.databricks.telemetry.mode": "local"}, True),
+    ],
+)
+def test_a_no_of_any_flag_wins_and_names_ignore_case(
+    flags: FeatureFlags, server: TelemetryServer, told: dict[str, str], word: bool | None
+) -> None:
+    server.always = lambda request: answer(told)
+    look_up(flags)
+    assert flags.word() is word
+
+
+def test_a_failed_fetch_is_a_first_answer_too_and_a_child_asks_anew(
+    flags: FeatureFlags, server: TelemetryServer
+) -> None:
+    server.replies.append(Reply(500))
+    assert not flags.wait_for_first_answer(time.monotonic() + 0.01)
+    look_up(flags)
+    assert flags.wait_for_first_answer(time.monotonic())
+    assert (flags.answered, flags.word()) == (True, None)
+    look_up(flags)
+    assert len(server.requests) == 1, "the server is left alone for a while"
+
+    flags.after_fork_in_child()
+    assert not flags.answered
+    assert look_up(flags) == "true"
+    assert len(server.requests) == 2
+
+    flags.after_fork_in_child()
+    assert (flags.answered, flags.word()) == (True, True)

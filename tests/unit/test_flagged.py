@@ -19,10 +19,13 @@ from adbc_telemetry import (
     TelemetryClientManager,
     TelemetryConfiguration,
     feature_flags,
+    install,
     instrument,
+    uninstall,
 )
 from adbc_telemetry.feature_flags import FeatureFlagManager
 from adbc_telemetry.flagged import FlaggedClient, FlagState
+from adbc_telemetry.pipeline import asyncio_support
 from support.flags import FlagServer
 from support.server import TelemetryServer, black_hole, raw_endpoint, refused_url
 from support.waiting import run_in_threads, wait_until
@@ -87,7 +90,7 @@ def test_events_wait_for_the_first_answer_and_are_sent_when_it_is_yes(flags: Fla
     release.set()
     wait_until(lambda: telemetry.enabled)
     run_statement(telemetry)
-    assert telemetry.explain().reason == "on: the server's flags says so"
+    assert telemetry.explain().reason == "on: the server's flag says so"
     assert telemetry.close()
     assert flags.operations == [CREATE, EXECUTE, EXECUTE, DELETE]
     assert len(flags.asked) == 1
@@ -162,6 +165,21 @@ def test_asyncio_is_not_blocked_by_the_first_answer(flags: FlagServer) -> None:
     assert flags.operations == [CREATE, EXECUTE, DELETE]
 
 
+def test_without_a_thread_asynchronous_calls_do_not_wait(
+    flags: FlagServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def none(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    release = flags.hold()
+    telemetry = silent(flags.url)
+    monkeypatch.setattr(asyncio_support, "run_in_thread", none)
+    assert asyncio.run(telemetry.client.aflush(20)) is False
+    assert asyncio.run(telemetry.client.aclose(20)) is False
+    assert state_of(telemetry) is FlagState.CLOSED
+    release.set()
+
+
 def test_many_connections_ask_once(flags: FlagServer) -> None:
     flags.turn(True)
     release = flags.hold()
@@ -201,6 +219,9 @@ def test_while_the_endpoint_is_down_nothing_waits_longer_than_the_first_answer_m
         assert seconds_of(first.close) < 2
         for _ in range(3):
             assert seconds_of(lambda: use_and_close(silent(url))) < 0.2
+        host_flags = FeatureFlagManager.get_instance().known(url)
+        assert host_flags is not None
+        wait_until(lambda: host_flags.answered, timeout=5)  # the request for flags itself ends, too
 
 
 def test_an_auth_that_hangs_holds_up_a_close_no_longer_than_the_first_answer_may_take(
@@ -218,7 +239,7 @@ def test_an_auth_that_hangs_holds_up_a_close_no_longer_than_the_first_answer_may
     hanging.set()
 
 
-def test_an_event_on_a_connection_that_nobody_closes_is_delivered_once_the_answer_is_there(
+def test_the_events_of_a_connection_that_is_never_closed_are_delivered_once_the_answer_is_there(
     flags: FlagServer,
 ) -> None:
     flags.turn(True)
@@ -231,6 +252,40 @@ def test_an_event_on_a_connection_that_nobody_closes_is_delivered_once_the_answe
     release.set()
     wait_until(lambda: flags.operations == [CREATE, DELETE])
     wait_until(lambda: TelemetryClientManager.get_instance().hosts() == [])
+
+
+def test_a_connection_that_is_opened_after_the_answer_follows_it_at_once(flags: FlagServer) -> None:
+    flags.turn(True)
+    first = silent(flags.url)
+    wait_until(lambda: first.enabled)
+    second = silent(flags.url)
+    assert second.enabled
+    for telemetry in (first, second):
+        assert telemetry.close()
+    assert sorted(flags.operations) == [CREATE, CREATE, DELETE, DELETE]
+    assert len(flags.asked) == 1
+
+
+def test_an_event_that_meets_the_answer_halfway_does_not_wait_for_ever(flags: FlagServer) -> None:
+    """The answer comes after the event has found that there is none, and before it has joined those that wait."""
+    flags.turn(True)
+    release = flags.hold()
+    telemetry = silent(flags.url)
+    host_flags = FeatureFlagManager.get_instance().known(flags.url)
+    assert host_flags is not None
+
+    class Room(list[None]):
+        def pop(self, index: Any = -1) -> None:
+            super().pop(index)
+            if not release.is_set():
+                release.set()
+                wait_until(lambda: telemetry.enabled)
+
+    host_flags.room = Room(host_flags.room)
+    run_statement(telemetry)
+    assert telemetry.client.flush(20)
+    assert flags.operations == [CREATE, EXECUTE]
+    telemetry.close()
 
 
 # Later answers.
@@ -321,7 +376,7 @@ def test_settings_come_from_flags_in_any_case_and_the_users_own_beat_them(flags:
     telemetry.close()
 
 
-def test_a_flag_of_the_property_s_own_name_turns_telemetry_on(flags: FlagServer) -> None:
+def test_a_flag_that_is_named_as_the_property_turns_telemetry_on(flags: FlagServer) -> None:
     flags.flags[PREFIX + "ENABLED"] = "true"
     telemetry = silent(flags.url)
     assert telemetry.close()
@@ -337,6 +392,20 @@ def test_an_instrumented_connection_follows_the_flags(flags: FlagServer, on: boo
     connection.execute("SELECT 1").fetchall()
     connection.close()
     assert flags.operations == ([CREATE, EXECUTE, DELETE] if on else [])
+    assert len(flags.asked) == 1
+
+
+def test_so_does_a_connection_opened_after_install(flags: FlagServer) -> None:
+    dbapi: Any = pytest.importorskip("adbc_driver_sqlite.dbapi")
+    flags.turn(True)
+    install(flags.url, config=TelemetryConfiguration(max_retries=0))
+    try:
+        with dbapi.connect() as connection, connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            assert cursor.fetchall() == [(1,)]
+    finally:
+        uninstall()
+    assert flags.operations == [CREATE, EXECUTE, DELETE]
     assert len(flags.asked) == 1
 
 

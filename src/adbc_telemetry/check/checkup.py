@@ -129,5 +129,4 @@ class Checkup:
             blocked = blocked or (step.on_the_way and finding.status is Status.FAILED)
             reports.append(report)
             self._after(report)
-        host = self._target.host
-        return CheckupReport(self._target.url if host else None, reports)
+        return CheckupReport(self._target.shown, reports)

@@ -195,6 +195,10 @@ class Diagnosis(Enum):
         "the circuit breaker is open after failed exports",
         "mend what is named above; it closes by itself when the endpoint is back",
     )
+    FILE_NOT_WRITABLE = Explanation(
+        "the file that events go to cannot be written",
+        "make its folder, and make it writable for the user that the program runs as",
+    )
     NEEDS_EXTRA = Explanation(
         "the endpoint needs a package that is not installed",
         "install it: pip install 'adbc-telemetry[otel]'",

@@ -17,9 +17,9 @@ from adbc_telemetry.check.findings import Finding, failed, ok, skipped, warning
 from adbc_telemetry.check.target import Target
 from adbc_telemetry.config import ENVIRONMENT_PREFIX, environment_problems, unknown_settings
 from adbc_telemetry.consent import Mode
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.decision import explain
+from adbc_telemetry.export.endpoints import address_of, checked_endpoint
 
 _SPOOL_SUFFIX: Final = ".spool"
 _NEARLY_FULL: Final = 0.9
@@ -69,10 +69,12 @@ def endpoint(target: Target) -> Finding:
     if not target.endpoint:
         return failed(Diagnosis.NO_ENDPOINT, "no endpoint is named")
     try:
-        target.host = normalize_host(target.endpoint)
+        target.name = checked_endpoint(target.endpoint)
+        target.host = address_of(target.name) or ""
     except ValueError as error:
-        return failed(Diagnosis.BAD_ENDPOINT, str(error))
-    return ok(target.url)
+        lacks_extra = target.endpoint.strip().lower().startswith("otlp") and "pip install" in str(error)
+        return failed(Diagnosis.NEEDS_EXTRA if lacks_extra else Diagnosis.BAD_ENDPOINT, str(error))
+    return ok(target.shown or "")
 
 
 def spool(target: Target) -> Finding:

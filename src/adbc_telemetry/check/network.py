@@ -19,6 +19,7 @@ from adbc_telemetry.core.hosts import is_loopback
 from adbc_telemetry.transport.proxies import proxy_credentials, proxy_for
 from adbc_telemetry.transport.resolver import Resolution
 
+_NO_NETWORK: Final = "a file needs no network"
 _REFUSED: Final = frozenset({errno.ECONNREFUSED, errno.ECONNRESET})
 CLOCK_TOLERANCE_SECONDS: Final = 300.0
 """Tokens and certificates bear a clock that is wrong by so much."""
@@ -43,6 +44,8 @@ _NO_TLS: Final = frozenset(
 
 def proxy(target: Target) -> Finding:
     """Which proxy the environment names for the endpoint, if any."""
+    if not target.host:
+        return skipped(_NO_NETWORK)
     target.proxy = proxy_for(target.url)
     try:
         target.address = host_and_port(target.proxy or target.url)
@@ -57,6 +60,8 @@ def proxy(target: Target) -> Finding:
 
 def name(target: Target) -> Finding:
     """Whether the name can be resolved: the proxy's, where there is one, since it resolves the endpoint's."""
+    if not target.host:
+        return skipped(_NO_NETWORK)
     host, port = target.address
     try:
         addresses = Resolution(host, port).wait(target.deadline())
@@ -75,6 +80,8 @@ def name(target: Target) -> Finding:
 
 def connection(target: Target) -> Finding:
     """Whether the endpoint takes a connection, through the proxy where there is one."""
+    if not target.host:
+        return skipped(_NO_NETWORK)
     try:
         with _connected(target):
             where = "the endpoint" if target.proxy is None else "the endpoint, through the proxy"
@@ -98,6 +105,8 @@ def _explain(target: Target, error: OSError) -> Finding:
 
 def tls(target: Target) -> Finding:
     """Whether the endpoint's certificate is accepted."""
+    if not target.host:
+        return skipped(_NO_NETWORK)
     if not target.is_tls:
         return skipped("plain HTTP")
     host, _ = target.host_and_port

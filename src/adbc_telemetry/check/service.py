@@ -6,6 +6,7 @@ The test event passes a client with its queue and its circuit breaker. The clien
 from __future__ import annotations
 
 import dataclasses
+import re
 import time
 from collections.abc import Sequence
 from typing import Final, NamedTuple
@@ -26,10 +27,11 @@ from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.version import __version__
 from adbc_telemetry.events.encoding import LogEncoder, request_body
 from adbc_telemetry.events.session import TelemetrySessionContext
-from adbc_telemetry.export.base import AbleExporter, ExportOutcome, ExportResult
+from adbc_telemetry.export.base import AbleExporter, ExportOutcome, ExportResult, TelemetryExporter
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerManager
 from adbc_telemetry.export.databricks import AUTHENTICATED_PATH, UNAUTHENTICATED_PATH
 from adbc_telemetry.feature_flags import CLIENT_NAME, TELEMETRY_FLAG
+from adbc_telemetry.protocols import ClientStats
 from adbc_telemetry.schema import FeatureFlagsResponse, TelemetryFrontendLog, TelemetryResponse
 from adbc_telemetry.system import detect_system_configuration
 from adbc_telemetry.transport.errors import (
@@ -78,6 +80,8 @@ class Service:
 
     def authentication(self, target: Target) -> Finding:
         """Whether the endpoint accepts the credentials, by asking for flags, which changes nothing."""
+        if not target.speaks_the_wire:
+            return skipped("the endpoint is no collector and not the service; the test event shows it")
         if target.token and not target.may_send_token:
             return failed(Diagnosis.TOKEN_WOULD_BE_READ, "the token is not sent")
         try:
@@ -94,6 +98,8 @@ class Service:
 
     def flags(self, target: Target) -> Finding:
         """What the endpoint's flags say to users who have not decided."""
+        if not target.speaks_the_wire:
+            return skipped("the endpoint has no flags")
         decided = target.config.consent is not None
         value = _telemetry_flag(self._flags)
         if value is None:
@@ -108,13 +114,10 @@ class Service:
 
     def event(self, target: Target) -> Finding:
         """Whether a test event gets through. Its application is named `adbc-telemetry check`."""
+        if not target.speaks_the_wire:
+            return self._event_elsewhere(target)
         probe = _Probe(target)
-        config = dataclasses.replace(target.config, enabled=True, max_retries=0, spool_dir=None)
-        with TelemetryClient(target.host, config, exporter=probe) as client:
-            _emit_test_event(client)
-            client.flush(target.timeout)
-            breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(target.host)
-            self._breaker = breaker.state.name.lower()
+        self._send(target, probe)
         error = probe.error
         if error is None and probe.body is None:
             return failed(Diagnosis.DOES_NOT_ANSWER, f"no answer within {target.timeout:g} s")
@@ -131,8 +134,33 @@ class Service:
         self._seen = probe.body
         return ok(f"{len(probe.sent):,} bytes sent to {probe.path}, from the application {APPLICATION!r}")
 
+    def _send(self, target: Target, exporter: TelemetryExporter | None) -> ClientStats:
+        """Send a test event through a client."""
+        config = dataclasses.replace(target.config, enabled=True, max_retries=0, spool_dir=None)
+        with TelemetryClient(target.name, config, exporter=exporter) as client:
+            _emit_test_event(client)
+            client.flush(target.timeout)
+            breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(client.host)
+            self._breaker = breaker.state.name.lower()
+            return client.stats()
+
+    def _event_elsewhere(self, target: Target) -> Finding:
+        """A test event to a file or to an OpenTelemetry collector."""
+        stats = self._send(target, None)
+        if stats.delivered:
+            return ok(f"taken by {target.name}, from the application {APPLICATION!r}")
+        reason = stats.last_failure.reason if stats.last_failure else "no answer in time"
+        status = re.search(r"HTTP (\d{3})", reason)
+        if status:
+            return _of_status(int(status[1]))
+        if not target.host:
+            return failed(Diagnosis.FILE_NOT_WRITABLE, f"{target.name} cannot be written: {reason}")
+        return self._failure(target, reason)
+
     def answer(self, target: Target) -> Finding:
         """Whether the answer says that the event is kept."""
+        if not target.speaks_the_wire:
+            return skipped("the test event has told it")
         try:
             answer = msgspec.json.decode(self._seen or b"", type=TelemetryResponse)
         except (msgspec.MsgspecError, UnicodeDecodeError):

@@ -24,7 +24,8 @@ class Target:
         timeout: seconds for each step.
         environ: the environment.
         config: the settings of the environment.
-        host: the endpoint's host, normalised; empty until it is understood.
+        name: the endpoint, normalised; empty until it is understood.
+        host: the host or URL that requests go to, normalised; empty for a file, and until the endpoint is understood.
         proxy: URL of the proxy on the way, or None.
         address: host and port that are connected to: the proxy's, or the endpoint's.
     """
@@ -34,6 +35,7 @@ class Target:
     timeout: float = 10.0
     environ: Mapping[str, str] = field(default_factory=lambda: os.environ, repr=False)
     config: TelemetryConfiguration = field(default_factory=TelemetryConfiguration)
+    name: str = ""
     host: str = ""
     proxy: str | None = field(default=None, repr=False)
     address: tuple[str, int] = ("", 0)
@@ -42,6 +44,16 @@ class Target:
     def url(self) -> str:
         """The endpoint's base URL, without user information."""
         return base_url(self.host)
+
+    @property
+    def shown(self) -> str | None:
+        """The endpoint as it is printed; None if it is not understood."""
+        return self.url if self.speaks_the_wire else self.name or None
+
+    @property
+    def speaks_the_wire(self) -> bool:
+        """Whether the endpoint has the routes of a collector or of the service: events, answers and flags."""
+        return bool(self.host) and self.name == self.host
 
     @property
     def is_tls(self) -> bool:

@@ -8,11 +8,14 @@ from typing import Final
 
 from starlette.requests import Request
 
+from adbc_telemetry.core import zstd
+
 MAX_BODY_BYTES: Final = 8 * 1024 * 1024
 """The largest body, as it comes over the wire and decompressed."""
 _PIECE: Final = 256 * 1024
 _WINDOW: Final = 64 * 1024
 _MAX_MEMBERS: Final = 1000
+_ZSTD_WINDOW_LOG: Final = 23  # 8 MiB: what RFC 9659 allows over HTTP
 _GZIP: Final = 31  # zlib's number for a gzip header and the largest window
 
 
@@ -63,8 +66,11 @@ def decompressed(body: bytes, encoding: str, hold: Callable[[int], None]) -> byt
     encoding = encoding.strip().lower()
     if encoding in ("", "identity"):
         return body
+    if encoding == "zstd" and zstd.is_available():
+        return _of_zstd(body, hold)
     if encoding not in ("gzip", "x-gzip"):
-        raise RefusedBody(415, "The body's encoding must be gzip or identity.")
+        known = "gzip, zstd or identity" if zstd.is_available() else "gzip or identity"
+        raise RefusedBody(415, f"The body's encoding must be {known}.")
     pieces = []
     size = 0
     stream = zlib.decompressobj(_GZIP)
@@ -93,6 +99,32 @@ def decompressed(body: bytes, encoding: str, hold: Callable[[int], None]) -> byt
         raise RefusedBody(400, "The body is not gzip.") from None
     if body and not stream.eof:
         raise RefusedBody(400, "The gzip body is incomplete.")
+    return b"".join(pieces)
+
+
+def _of_zstd(body: bytes, hold: Callable[[int], None]) -> bytes:
+    module = zstd.zstd()
+    # Of a larger window, the decompressor would take its memory at once.
+    window = {module.DecompressionParameter.window_log_max: _ZSTD_WINDOW_LOG}
+    stream = module.ZstdDecompressor(options=window)
+    pieces = []
+    size = 0
+    left = body
+    try:
+        while not stream.eof and (left or not stream.needs_input):
+            piece = stream.decompress(left, _PIECE)
+            left = b""
+            size += len(piece)
+            if size > MAX_BODY_BYTES:
+                raise _too_large()
+            hold(len(piece))
+            pieces.append(piece)
+    except module.ZstdError:
+        raise RefusedBody(400, "The body is not zstd, or its window is larger than 8 MiB.") from None
+    if stream.unused_data:
+        raise RefusedBody(400, "The zstd body has more than one frame; send one.")
+    if body and not stream.eof:
+        raise RefusedBody(400, "The zstd body is incomplete.")
     return b"".join(pieces)
 
 

@@ -236,8 +236,11 @@ class LogEncoder:
         workspace_id = session.workspace_id
         workspace = b"" if workspace_id is None else b',"workspace_id":' + self._encoder.encode(workspace_id)
         texts = escaped(agent_text), escaped(b"%b%b}}%b}" % (b"," if part else b"", part, workspace))
-        _remember(self._sessions, id(session), (session, texts))
+        self._remember_session(session, texts)
         return texts
+
+    def _remember_session(self, session: object, texts: tuple[bytes, bytes]) -> None:
+        _remember(self._sessions, id(session), (session, texts))
 
     def _encode_or_none(self, log: TelemetryFrontendLog) -> bytes | None:
         try:

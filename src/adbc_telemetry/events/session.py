@@ -37,6 +37,8 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
         default_compression_enabled: whether results come compressed, of statements that do not say.
         client: where events go; without one, `emit` does nothing.
         user_agent: the driver and its version, as it calls itself over HTTP.
+        error_categories: whether a failed statement also tells the category of its error, one word of the fixed list
+            `ErrorCategory`. The wire has no place for it but `stack_trace`, which is otherwise never sent.
         errors: how many of these are left out, or not told whole, since they are none of the wire's types.
     """
 
@@ -49,6 +51,7 @@ class TelemetrySessionContext(Struct, frozen=True, kw_only=True):
     default_compression_enabled: bool | None = None
     client: TelemetryClientProtocol | None = None
     user_agent: str | None = None
+    error_categories: bool = False
     errors: int = 0
     _receive: Receive | None = None  # see `handover.receiver_of`
 
@@ -78,4 +81,5 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "default_result_format": partial(as_member, ExecutionResultFormat),
     "default_compression_enabled": as_flag,
     "user_agent": as_text,
+    "error_categories": as_flag,
 }

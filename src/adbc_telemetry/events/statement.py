@@ -15,6 +15,7 @@ from typing import Any, ClassVar, Final
 from msgspec import Struct
 
 from adbc_telemetry.core.ids import event_id_of, id_of
+from adbc_telemetry.driver_facts.error_category import ErrorCategory
 from adbc_telemetry.events.encoding import FIRST_BLANK
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.events.wire_types import INT64, as_flag, as_member, as_whole
@@ -32,6 +33,8 @@ from adbc_telemetry.schema import (
     StatementType,
     TelemetryClientContext,
     TelemetryFrontendLog,
+    VolumeOperationEvent,
+    VolumeOperationType,
 )
 
 # What stands in JSON as it is.
@@ -50,6 +53,7 @@ _READERS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "is_compressed": as_flag,
     "retry_count": as_whole,
     "chunk_id": as_whole,
+    "volume_operation": partial(as_member, VolumeOperationType),
 }
 
 
@@ -71,9 +75,11 @@ class LoggedStatement:
     is_internal_call: bool = False
     retry_count: int | None = None
     chunk_id: int | None = None
+    volume_operation: VolumeOperationType | None = None
     _id: str | int | None  # a number stands for an id that was not asked for yet
     _event_number: int = 0  # of the event's id, where the statement's is no number
     _error_name: str | None
+    _error_category: ErrorCategory | None = None
     # By the monotonic clock.
     _start_ns: int
     _execute_complete_ns: int | None
@@ -112,7 +118,7 @@ class LoggedStatement:
         session = self.session
         kind, operation, result = self.statement_type, self.operation_type, self.result_format
         internal, compressed = self.is_internal_call, self.is_compressed
-        retry, chunk = self.retry_count, self.chunk_id
+        retry, chunk, volume = self.retry_count, self.chunk_id, self.volume_operation
         # Spelled out, since a call would cost more than all of it: this is done for each event.
         if not self._sound and not (
             (type(kind) is StatementType or kind is None)
@@ -122,8 +128,9 @@ class LoggedStatement:
             and (compressed is None or compressed is True or compressed is False)
             and (retry is None or (type(retry) is int and -INT64 <= retry < INT64))
             and (chunk is None or (type(chunk) is int and -INT64 <= chunk < INT64))
+            and (volume is None or type(volume) is VolumeOperationType)
         ):
-            kind, operation, result, internal, compressed, retry, chunk = self._sound_facts()
+            kind, operation, result, internal, compressed, retry, chunk, volume = self._sound_facts()
         # By position, which takes two thirds of the time that names take.
         return OssSqlDriverTelemetryLog(
             session.session_id,
@@ -131,7 +138,7 @@ class LoggedStatement:
             session.system_configuration,
             session.driver_connection_params,
             session.auth_type,
-            None,
+            None if volume is None else VolumeOperationEvent(volume),
             SqlExecutionEvent(
                 kind,
                 compressed,
@@ -147,9 +154,14 @@ class LoggedStatement:
                     internal,
                 ),
             ),
-            None if self._error_name is None else DriverErrorInfo(self._error_name),
+            None if self._error_name is None else DriverErrorInfo(self._error_name, self._error_word()),
             (end - start) // 1_000_000,
         )
+
+    def _error_word(self) -> str | None:
+        """The category of the error, where the session says that it is told."""
+        category = self._error_category
+        return category.value if category is not None and self.session.error_categories else None
 
     def _count_odd_facts(self) -> int:
         told = ((getattr(self, name), read) for name, read in _READERS.items())
@@ -206,6 +218,8 @@ class LoggedStatement:
             compressed is True,
             compressed is False,
             self._error_name,
+            None if self._error_name is None else self._error_word(),
+            id(self.volume_operation),
             retry is None,
             chunk is None,
             chunks == 0,
@@ -234,11 +248,12 @@ class LoggedStatement:
 
     def blank(self) -> LoggedStatement:
         """See `encoding.Statement`."""
-        kind, operation, result, *_ = self._sound_facts()
+        kind, operation, result, *_, volume = self._sound_facts()
         if (
             kind is not self.statement_type
             or operation is not self.operation_type
             or result is not self.result_format
+            or volume is not self.volume_operation
         ):
             raise TypeError("a shape with a value that is not a member of the wire's enum has no template")
         return _Blank(self)
@@ -284,6 +299,7 @@ _NUMBERS: Final = (
 )
 _ABSENT_IF_ZERO: Final = frozenset({"_chunk_count", "_poll_count"})
 _BLANK_SESSION: Final = TelemetrySessionContext(user_agent="blank")
+_BLANK_SESSION_WITH_CATEGORIES: Final = TelemetrySessionContext(user_agent="blank", error_categories=True)
 
 
 class _Blank(LoggedStatement):
@@ -297,7 +313,9 @@ class _Blank(LoggedStatement):
                 facts[name] = str(blank)
             elif fact is not None and not (fact == 0 and name in _ABSENT_IF_ZERO):
                 facts[name] = blank * 1_000_000 if name.endswith("_ns") else blank
-        vars(self).update(facts, session=_BLANK_SESSION, _start_ns=0)
+        tells = statement.session.error_categories
+        session = _BLANK_SESSION_WITH_CATEGORIES if tells else _BLANK_SESSION
+        vars(self).update(facts, session=session, _start_ns=0)
 
 
 class StatementRecord(Struct, LoggedStatement, eq=False, gc=False, frozen=True):

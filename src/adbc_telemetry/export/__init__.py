@@ -6,6 +6,7 @@
     breaker            the circuit breaker itself
     databricks, otlp   exporters over HTTP; delivery splits batches into requests, transport.retry makes them again
     jsonlines, memory  exporters into a file and into a list
+    local              exporters into the user's own file and to stderr, if the user wants that: they replace any other
 
 To add an exporter:
 

@@ -60,6 +60,7 @@ class ExportResult(Struct, frozen=True):
         rejected: logs that were refused.
         reason: why not all logs were delivered, in words without a host, a token or a payload; None if they were.
         unsent: the logs that `outcome` is about, if the exporter can tell which; else they are the batch's last ones.
+        retry_after: for how many seconds the other side has asked to be left alone, if it has.
     """
 
     outcome: ExportOutcome
@@ -67,6 +68,7 @@ class ExportResult(Struct, frozen=True):
     rejected: int = 0
     reason: str | None = None
     unsent: Sequence[TelemetryFrontendLog] | None = None
+    retry_after: float | None = None
 
     def batch_outcome(self, batch: Sequence[TelemetryFrontendLog]) -> BatchOutcome:
         """What became of each log of `batch`. The counts add up, even if a foreign exporter has miscounted."""
@@ -117,6 +119,11 @@ class TelemetryExporter(Protocol):
 class AbleExporter(ExporterAbilities):
     """An exporter with every optional method; by default they do nothing. The base of our exporters."""
 
+    @property
+    def wrapped(self) -> TelemetryExporter | None:
+        """The exporter that this one stands before; None where this is the last."""
+        return None
+
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         """See `TelemetryExporter`."""
         raise NotImplementedError
@@ -131,6 +138,10 @@ class _ForeignExporter(AbleExporter):
 
     def __init__(self, exporter: TelemetryExporter) -> None:
         self._exporter = exporter
+
+    @property
+    def wrapped(self) -> TelemetryExporter:
+        return self._exporter
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         return self._exporter.export(logs, deadline=deadline)
@@ -173,6 +184,13 @@ def with_abilities(exporter: TelemetryExporter) -> AbleExporter:
 def failed_export(error: BaseException, *_: object, **__: object) -> ExportResult:
     """The result of an export that has raised `error`."""
     return ExportResult(ExportOutcome.FAILED, reason=type(error).__name__)
+
+
+def name_of_exporter(exporter: TelemetryExporter) -> str:
+    """The full name of the class of the last exporter of a chain, by which it is told apart from others."""
+    while isinstance(exporter, AbleExporter) and exporter.wrapped is not None:
+        exporter = exporter.wrapped
+    return f"{type(exporter).__module__}.{type(exporter).__qualname__}"
 
 
 # The exceptions of foreign exporters end in the functions below. Each of these takes the counter of errors last.

@@ -83,6 +83,9 @@ class CircuitBreaker:
         )
         self._generation = 0
         self._probing = False
+        self._quiet_until = (
+            0.0  # a `time.monotonic()` value: the endpoint has asked to be left alone until then
+        )
         self._transitions: list[CircuitTransition] = []
         self._untold: deque[CircuitTransition] = deque(maxlen=_KEPT_TRANSITIONS)
         self.after_fork_in_child()
@@ -109,7 +112,7 @@ class CircuitBreaker:
     def ask(self) -> Permit | None:
         """The permit to make an export now, or None. Each permit must be given back to `report`."""
         with self._lock:
-            if self.state is CircuitBreakerState.OPEN and self._storage.seconds_open() >= self._open_seconds:
+            if self.state is CircuitBreakerState.OPEN and self._is_over():
                 self._breaker.half_open()
             if self.state is CircuitBreakerState.OPEN or self._probing:
                 return None
@@ -118,18 +121,32 @@ class CircuitBreaker:
         self._tell()
         return permit
 
-    def report(self, permit: Permit, success: bool | None) -> None:
-        """Count how the export of `permit` went; `success` is None if that says nothing about the endpoint."""
+    def _is_over(self) -> bool:
+        return self._storage.seconds_open() >= self._open_seconds and time.monotonic() >= self._quiet_until
+
+    def report(self, permit: Permit, success: bool | None, retry_after: float | None = None) -> None:
+        """Count how the export of `permit` went.
+
+        Args:
+            permit: of the export.
+            success: None if that says nothing about the endpoint.
+            retry_after: for how many seconds the endpoint has asked to be left alone: an open circuit stays open for
+                that long at least.
+        """
         with self._lock:
-            if permit.generation != self._generation:
-                return
-            self._probing = False
-            if success:
-                self._breaker.call(_succeed)
-            elif success is not None:
-                with contextlib.suppress(_ExportFailed):  # pybreaker counts the exception and raises it again
-                    self._breaker.call(_fail)
+            if permit.generation == self._generation:
+                self._count(success)
+            if retry_after is not None and not success:
+                self._quiet_until = max(self._quiet_until, time.monotonic() + retry_after)
         self._tell()
+
+    def _count(self, success: bool | None) -> None:
+        self._probing = False
+        if success:
+            self._breaker.call(_succeed)
+        elif success is not None:
+            with contextlib.suppress(_ExportFailed):  # pybreaker counts the exception and raises it again
+                self._breaker.call(_fail)
 
     def _changed(self, old: str, new: str) -> None:
         self._generation += 1

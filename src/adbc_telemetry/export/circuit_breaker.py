@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.core.diagnostics import Diagnostics
 from adbc_telemetry.core.fork import renew_in_child
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import AtomicCounter
 from adbc_telemetry.export.base import (
@@ -31,6 +30,7 @@ from adbc_telemetry.export.base import (
     takes_statements,
     with_abilities,
 )
+from adbc_telemetry.export.endpoints import normalize_endpoint
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ class CircuitBreakerManager:
         # pybreaker is slow to import, and not needed before there is a host.
         from adbc_telemetry.export.breaker import CircuitBreaker
 
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         if config is not None:
             checked_config(config)
         with self._lock:
@@ -81,7 +81,7 @@ class CircuitBreakerManager:
 
     def remove_circuit_breaker(self, host: str) -> None:
         """Forget the breaker of `host`; the next one starts closed. Does nothing if there is none."""
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         with self._lock:
             self._breakers.pop(name, None)
 
@@ -111,7 +111,7 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
         self, inner: TelemetryExporter, host: str, config: TelemetryConfiguration | None = None
     ) -> None:
         self._inner = with_abilities(checked_exporter(inner))
-        self._host = normalize_host(host)
+        self._host = normalize_endpoint(host)
         self._breaker = CircuitBreakerManager.get_instance().get_circuit_breaker(self._host, config)
         self._errors = AtomicCounter()
 
@@ -124,6 +124,21 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
     def state(self) -> CircuitBreakerState:
         """The breaker's state."""
         return self._breaker.state
+
+    @property
+    def breaker(self) -> CircuitBreaker:
+        """The breaker of the host."""
+        return self._breaker
+
+    @property
+    def wrapped(self) -> AbleExporter:
+        """See `AbleExporter.wrapped`."""
+        return self._inner
+
+    @property
+    def error_counter(self) -> AtomicCounter:
+        """Counts the exceptions of `inner` that were swallowed here."""
+        return self._errors
 
     @property
     def errors(self) -> int:
@@ -143,14 +158,17 @@ class CircuitBreakerTelemetryExporter(AbleExporter):
         if permit is None:
             return ExportResult(ExportOutcome.DROPPED, reason="the circuit is open")
         success: bool | None = False
+        retry_after: float | None = None
         try:
             result = safe_export(self._inner, logs, deadline, self._errors)
             # Logs that were refused one by one say something about the logs, nothing about the endpoint.
             refused = result.outcome is ExportOutcome.REJECTED and result.rejected >= len(logs)
             cancelled = result.outcome is ExportOutcome.CANCELLED
             success = None if refused or cancelled else bool(result)
+            if isinstance(result.retry_after, (int, float)):  # a foreign exporter may say anything
+                retry_after = result.retry_after
         finally:
-            self._breaker.report(permit, success)
+            self._breaker.report(permit, success, retry_after)
         return result
 
     def expire(self, deadline: float) -> None:

@@ -13,11 +13,13 @@ from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
+from adbc_telemetry.events.anonymous import AnonymousLogEncoder
 from adbc_telemetry.events.encoding import LogEncoder, request_body, split_strings
 from adbc_telemetry.export.base import NOT_ENCODABLE, NOTHING_EXPORTED, ExportResult, failed_export
-from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter
+from adbc_telemetry.export.delivery import Delivery, HttpTelemetryExporter, RequestLimit
 from adbc_telemetry.schema import TelemetryFrontendLog
 from adbc_telemetry.transport.auth import Auth
+from adbc_telemetry.transport.errors import CredentialsChangedError
 from adbc_telemetry.transport.retry import RetryingTransport
 
 AUTHENTICATED_PATH: Final = "/telemetry-ext"
@@ -35,6 +37,7 @@ class _Answer(Struct):
 class DatabricksTelemetryExporter(HttpTelemetryExporter):
     """Sends logs to `https://{host}/telemetry-ext`, or to `/telemetry-unauth` without credentials.
 
+    Without credentials, logs do not say which workspace, account or machine they come from: see `events.anonymous`.
     429, 5xx, timeouts and connection errors are tried again; see `transport.retry`. All other 4xx reject the logs,
     except 413, which splits the batch.
 
@@ -57,14 +60,29 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
                 host, AUTHENTICATED_PATH, config, auth=auth, anonymous_path=UNAUTHENTICATED_PATH
             )
         )
-        self._max_request_bytes = config.max_request_bytes
+        self._limit = RequestLimit(config.max_request_bytes)
+        self.anonymous = (
+            auth is None
+        )  # whether the last request had no credentials, and the next has none either
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._encoding = Lock()  # guards _encoder
+        self._encoding = Lock()  # guards both encoders
         self._encoder = LogEncoder()
+        self._anonymous_encoder = AnonymousLogEncoder()
+
+    @property
+    def transport(self) -> RetryingTransport:
+        """What makes the requests."""
+        return self._transport
+
+    def encode(self, logs: Sequence[TelemetryFrontendLog]) -> list[bytes | None]:
+        """Logs as strings of a request like the last one: with credentials, or without and then without ids."""
+        with self._encoding:
+            encoder = self._anonymous_encoder if self.anonymous else self._encoder
+            return encoder.encode_strings(logs)
 
     @property
     def host(self) -> str:
@@ -89,20 +107,63 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
         """
         if not logs:
             return NOTHING_EXPORTED
+        body = _Bodies(self, logs)
 
-        def request(body: bytes, count: int) -> int:
-            return _accepted(self._transport.post(body, _HEADERS, deadline), count)
+        def request(encoded: bytes, count: int) -> int:
+            return _accepted(body.post(encoded, deadline), count)
 
-        delivery = Delivery(request, _body, self._max_request_bytes)
-        with self._encoding:
-            encoded = self._encoder.encode_strings(logs)
-        strings = [string for string in encoded if string is not None]
-        if len(strings) < len(encoded):
-            delivery.reject(len(encoded) - len(strings), NOT_ENCODABLE)
-            logs = [log for log, string in zip(logs, encoded, strict=True) if string is not None]
-        for run in split_strings(strings, self._max_request_bytes):
-            delivery.send(run)
-        return delivery.result(logs)
+        delivery = Delivery(request, body.encode, self._limit)
+        if len(body.logs) < len(logs):
+            delivery.reject(len(logs) - len(body.logs), NOT_ENCODABLE)
+        start = 0
+        for run in split_strings(body.strings, self._limit.bytes()):
+            delivery.send(range(start, start + len(run)))
+            start += len(run)
+        return delivery.result(body.logs)
+
+
+class _Bodies:
+    """The bodies of one export's requests, for requests with credentials or without: without, no ids go along.
+
+    Which kind a request is turns out when it is made, since `auth` is asked for each. So the exporter encodes for the
+    kind of its last request, and encodes again when that was wrong.
+
+    Attributes:
+        logs: those that can be encoded.
+        strings: the logs, encoded.
+    """
+
+    def __init__(self, exporter: DatabricksTelemetryExporter, logs: Sequence[TelemetryFrontendLog]) -> None:
+        self._exporter = exporter
+        self._items: Sequence[int] = ()  # of the request that is made next
+        encoded = self._encoded(logs)
+        self.strings = [string for string in encoded if string is not None]
+        self.logs = logs
+        if len(self.strings) < len(encoded):
+            self.logs = [log for log, string in zip(logs, encoded, strict=True) if string is not None]
+
+    def encode(self, items: Sequence[int]) -> bytes:
+        """The body of a request of some of the logs, by their positions."""
+        self._items = items
+        return _body([self.strings[item] for item in items])
+
+    def post(self, body: bytes, deadline: float | None) -> bytes | None:
+        """Post the body that was encoded last, or the one of the other kind."""
+        exporter = self._exporter
+        for _ in range(2):
+            try:
+                return exporter.transport.post(body, _HEADERS, deadline, anonymous=exporter.anonymous)
+            except CredentialsChangedError as changed:
+                exporter.anonymous = changed.anonymous
+                self.strings = [string or b"" for string in self._encoded(self.logs)]
+                body = self.encode(self._items)
+        # `auth` answers differently each time: without ids, either path will do.
+        exporter.anonymous = True
+        self.strings = [string or b"" for string in self._encoded(self.logs)]
+        return exporter.transport.post(self.encode(self._items), _HEADERS, deadline)
+
+    def _encoded(self, logs: Sequence[TelemetryFrontendLog]) -> list[bytes | None]:
+        return self._exporter.encode(logs)
 
 
 def _body(strings: Sequence[bytes]) -> bytes:

@@ -13,10 +13,11 @@ from dataclasses import replace
 from typing import Final
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.consent import DEBUG_VARIABLE, Mode, as_switch, decide, users_voices
+from adbc_telemetry.consent import DEBUG_VARIABLE, Mode, as_switch, mode_of_environment
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
+from adbc_telemetry.events.anonymous import AnonymousLogEncoder
 from adbc_telemetry.events.encoding import LogEncoder
 from adbc_telemetry.export.base import (
     NOT_ENCODABLE,
@@ -29,21 +30,28 @@ from adbc_telemetry.export.base import (
 )
 from adbc_telemetry.export.jsonlines import JsonLinesTelemetryExporter
 from adbc_telemetry.schema import TelemetryFrontendLog
+from adbc_telemetry.transport.auth import Auth, may_authenticate
 
 FILE_NAME: Final = "adbc-telemetry.jsonl"
 
 
 class StderrTelemetryExporter(AbleExporter):
-    """Prints each event to stderr: a line of JSON, as it would travel."""
+    """Prints each event to stderr: a line of JSON, as it would travel to the service.
 
-    def __init__(self) -> None:
-        self._encoder = LogEncoder()
+    Args:
+        auth: would authenticate the request. Without it, events would travel without ids. It is not called.
+    """
+
+    def __init__(self, auth: Auth | None = None) -> None:
+        self._auth = auth
         self.after_fork_in_child()
         renew_in_child(self)
 
     def after_fork_in_child(self) -> None:
         """Another thread of the parent may have held the lock."""
-        self._lock = Lock()  # guards _encoder, and keeps the lines of batches together
+        self._lock = Lock()  # guards both encoders, and keeps the lines of batches together
+        self._encoder = LogEncoder()
+        self._anonymous_encoder = AnonymousLogEncoder()
 
     @never_raises(failed_export)
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
@@ -51,7 +59,8 @@ class StderrTelemetryExporter(AbleExporter):
         if not logs:
             return NOTHING_EXPORTED
         with self._lock:
-            encoded = self._encoder.encode_lines(logs)
+            encoder = self._encoder if may_authenticate(self._auth) else self._anonymous_encoder
+            encoded = encoder.encode_lines(logs)
             lines = [line.decode() for line in encoded if line is not None]
             if sys.stderr is not None:  # there is none under pythonw
                 sys.stderr.write("".join(f"{line}\n" for line in lines))
@@ -101,17 +110,18 @@ def local_file(path: str | os.PathLike[str] | None = None) -> str:
 
 def environment_is_local() -> bool:
     """Whether the environment keeps all events of this process on the machine."""
-    return decide(users_voices()).mode is Mode.LOCAL
+    return mode_of_environment() is Mode.LOCAL
 
 
 def as_the_user_wants(
-    config: TelemetryConfiguration, exporter: TelemetryExporter | None
+    config: TelemetryConfiguration, exporter: TelemetryExporter | None, auth: Auth | None = None
 ) -> tuple[TelemetryConfiguration, TelemetryExporter | None]:
     """`config` and `exporter`, or those that keep events on the machine if the user has asked for that.
 
     Args:
         config: of a client that is enabled.
         exporter: where its events go; None for the service.
+        auth: would authenticate its requests. It is not called.
     """
     here = environment_is_local()
     if not (here or config.is_local):
@@ -119,8 +129,8 @@ def as_the_user_wants(
     # No breaker and no spool: nothing is sent, neither now nor later.
     local = replace(config, circuit_breaker_enabled=False, spool_dir=None)
     if here and as_switch(os.environ.get(DEBUG_VARIABLE)):
-        return replace(
-            local, batch_size=1
-        ), StderrTelemetryExporter()  # at once, among the program's own lines
+        return replace(local, batch_size=1), StderrTelemetryExporter(
+            auth
+        )  # at once, among the program's own lines
     path = config.local_path or TelemetryConfiguration.from_properties().local_path
     return local, LocalTelemetryExporter(path)

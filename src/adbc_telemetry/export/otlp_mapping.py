@@ -2,6 +2,12 @@
 
 An attribute has the name that OpenTelemetry's semantic conventions give it, else `adbc.telemetry.` and the field's
 name. Fields that are in none of the tables are not sent: paths, stack traces and whatever else belongs to the user.
+
+Names and severities are those of the semantic conventions, v1.44:
+
+    an operation that has failed    `db.client.operation.exception`, WARN: "Database client operation exception"
+    a session's beginning or end    `adbc.session`, INFO: the conventions have no event for it
+    any other operation             `adbc.statement`, INFO: nor for this one
 """
 
 from __future__ import annotations
@@ -21,8 +27,8 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
 )
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, InstrumentationScope, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import (
-    SEVERITY_NUMBER_ERROR,
     SEVERITY_NUMBER_INFO,
+    SEVERITY_NUMBER_WARN,
     LogRecord,
     ResourceLogs,
     ScopeLogs,
@@ -30,14 +36,23 @@ from opentelemetry.proto.logs.v1.logs_pb2 import (
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
 from adbc_telemetry.core.version import __version__
-from adbc_telemetry.schema import DriverSystemConfiguration, TelemetryFrontendLog
+from adbc_telemetry.schema import (
+    DriverSystemConfiguration,
+    OperationType,
+    OssSqlDriverTelemetryLog,
+    TelemetryFrontendLog,
+)
 
 if "event_name" not in LogRecord.DESCRIPTOR.fields_by_name:
     raise ImportError("opentelemetry-proto is older than 1.35: its log records have no event name")
 
-EVENT_NAME: Final = "adbc.statement"
+STATEMENT_EVENT: Final = "adbc.statement"
+SESSION_EVENT: Final = "adbc.session"
+FAILURE_EVENT: Final = "db.client.operation.exception"
 PREFIX: Final = "adbc.telemetry."
 _UNKNOWN_SERVICE: Final = "unknown_service"  # the conventions demand this name for a service without one
+
+_SESSION_OPERATIONS: Final = frozenset({OperationType.CREATE_SESSION, OperationType.DELETE_SESSION})
 
 _OPERATION = "sql_operation.operation_detail."
 _LATENCY = "sql_operation.result_latency."
@@ -125,9 +140,14 @@ RESOURCE_ATTRIBUTES: Final[Mapping[str, str]] = {
     "locale_name": PREFIX + "locale_name",
     "char_set_encoding": PREFIX + "char_set_encoding",
 }
-"""Attributes of the resource, by the field in `DriverSystemConfiguration`. `service.name` is the name of the
-application, or of the process."""
+"""Attributes of the resource, by the field in `DriverSystemConfiguration`. `service.name` is the environment's,
+else the name of the application, or of the process."""
 
+_SDK: Final = (
+    ("telemetry.sdk.name", "adbc-telemetry"),
+    ("telemetry.sdk.version", __version__),
+    ("telemetry.sdk.language", "python"),
+)
 # The conventions have their own spelling of these names, and require it.
 _OS_TYPES: Final = frozenset({"windows", "linux", "darwin", "freebsd", "netbsd", "openbsd", "aix"})
 _ARCHITECTURES: Final = {
@@ -156,29 +176,47 @@ def encode_record(log: TelemetryFrontendLog) -> EncodedRecord:
         raise TypeError(f"expected a TelemetryFrontendLog, not {type(log).__name__}")
     driver_log = None if log.entry is None else log.entry.sql_driver_log
     failed = driver_log is not None and driver_log.error_info is not None
+    error_name = _value_at(driver_log, "error_info.error_name")
     timestamp_ms = _value_at(log, "context.client_context.timestamp_millis")
     record = LogRecord(
         time_unix_nano=0 if timestamp_ms is None else timestamp_ms * 1_000_000,
         observed_time_unix_nano=time.time_ns(),
-        event_name=EVENT_NAME,
-        severity_number=SEVERITY_NUMBER_ERROR if failed else SEVERITY_NUMBER_INFO,
-        severity_text="ERROR" if failed else "INFO",
+        event_name=_event_name(driver_log, failed=failed),
+        severity_number=SEVERITY_NUMBER_WARN if failed else SEVERITY_NUMBER_INFO,
+        severity_text="WARN" if failed else "INFO",
         attributes=[*_attributes(log, LOG_ATTRIBUTES), *_attributes(driver_log, DRIVER_LOG_ATTRIBUTES)],
     )
+    if error_name is not None:  # an event of an exception has to name its type so, besides `error.type`
+        record.attributes.append(_attribute("exception.type", error_name))
     system = (driver_log and driver_log.system_configuration) or DriverSystemConfiguration()
-    _resource(system)  # if it cannot be encoded, it fails here, and costs no other log of the request
+    _resource(system, ())  # if it cannot be encoded, it fails here, and costs no other log of the request
     return EncodedRecord(system, record)
 
 
-def request_body(records: Sequence[EncodedRecord]) -> bytes:
-    """The body of a request: an `ExportLogsServiceRequest` with one resource per system."""
+def _event_name(driver_log: OssSqlDriverTelemetryLog | None, *, failed: bool) -> str:
+    if failed:
+        return FAILURE_EVENT
+    operation = _value_at(driver_log, _OPERATION + "operation_type")
+    return SESSION_EVENT if operation in _SESSION_OPERATIONS else STATEMENT_EVENT
+
+
+def request_body(records: Sequence[EncodedRecord], own_resource: tuple[tuple[str, str], ...] = ()) -> bytes:
+    """The body of a request: an `ExportLogsServiceRequest` with one resource per system.
+
+    Args:
+        records: what it carries.
+        own_resource: attributes of every resource. They beat those of the system, but not `telemetry.sdk.*`.
+    """
     by_system: dict[DriverSystemConfiguration, list[LogRecord]] = {}
     for record in records:
         by_system.setdefault(record.system, []).append(record.record)
     scope = InstrumentationScope(name="adbc_telemetry", version=__version__)
     request = ExportLogsServiceRequest(
         resource_logs=[
-            ResourceLogs(resource=_resource(system), scope_logs=[ScopeLogs(scope=scope, log_records=logs)])
+            ResourceLogs(
+                resource=_resource(system, own_resource),
+                scope_logs=[ScopeLogs(scope=scope, log_records=logs)],
+            )
             for system, logs in by_system.items()
         ]
     )
@@ -206,18 +244,16 @@ def accepted(answer: bytes | None, count: int) -> int:
 
 
 @functools.lru_cache(maxsize=512)  # all logs of a session share one
-def _resource(system: DriverSystemConfiguration) -> Resource:
+def _resource(system: DriverSystemConfiguration, own: tuple[tuple[str, str], ...]) -> Resource:
     service = system.client_app_name or system.process_name or _UNKNOWN_SERVICE
-    attributes = [
-        _attribute("service.name", service),
-        _attribute("telemetry.sdk.name", "adbc-telemetry"),
-        _attribute("telemetry.sdk.version", __version__),
-        _attribute("telemetry.sdk.language", "python"),
-        *_attributes(system, RESOURCE_ATTRIBUTES),
-    ]
+    attributes = {"service.name": _attribute("service.name", service)}
+    attributes.update((each.key, each) for each in _attributes(system, RESOURCE_ATTRIBUTES))
     if system.os_name is not None and system.os_name.lower() in _OS_TYPES:
-        attributes.append(_attribute("os.type", system.os_name.lower()))
-    return Resource(attributes=attributes)
+        attributes["os.type"] = _attribute("os.type", system.os_name.lower())
+    attributes.update((name, _attribute(name, value)) for name, value in own)
+    for name, value in _SDK:
+        attributes[name] = _attribute(name, value)
+    return Resource(attributes=attributes.values())
 
 
 def _attributes(message: Struct | None, names: Mapping[str, str]) -> Iterator[KeyValue]:

@@ -19,6 +19,7 @@ from typing import Any, Final
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.cursor_clone import CursorClone
 from adbc_telemetry.instrumentation.null_recorder import NULL_RECORDER
+from adbc_telemetry.instrumentation.observed import ObservedStatements, new_statement_recorder
 from adbc_telemetry.instrumentation.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -60,9 +61,10 @@ def is_adbc_connection(connection: object) -> bool:
     return dbapi is not None and isinstance(connection, dbapi.Connection)
 
 
-def is_instrumented(connection: object) -> bool:
-    """Whether the connection has a recorder already."""
-    return STATE in vars(connection)
+def recorder_of(connection: Any) -> SessionRecorder | None:
+    """The recorder of an instrumented connection; None of any other."""
+    recorder: SessionRecorder | None = vars(connection).get(STATE)
+    return recorder
 
 
 def is_closed(connection: Any) -> bool:
@@ -82,6 +84,14 @@ def follow(connection: Any, start: Callable[[], SessionRecorder]) -> None:
         vars(connection).pop(STATE, None)
         recorder.end()
         raise
+
+
+def leave(connection: Any) -> None:
+    """Undo `follow`. Cursors that exist keep their recorders, which have no listener any more."""
+    cls: Any = type(connection)
+    if cls is connection_class(cls.__mro__[1]):
+        connection.__class__ = cls.__mro__[1]
+        vars(connection).pop(STATE, None)
 
 
 # Bounded, for programs that make classes at run time.
@@ -162,7 +172,9 @@ def _connection_methods(cls: Any) -> Methods:
             raise
         recorder = self._adbc_telemetry
         if type(made) is clone.made and recorder is not NULL_RECORDER:  # type: ignore[union-attr]
-            made._adbc_telemetry = StatementRecorder(recorder)
+            made._adbc_telemetry = (
+                StatementRecorder(recorder) if recorder.observer is None else ObservedStatements(recorder)
+            )
         else:
             _follow_cursor(made, recorder)
         return made
@@ -238,7 +250,7 @@ def _follow_cursor(cursor: Any, recorder: SessionRecorder) -> None:
         return
     cls: Any = type(cursor)
     kind = cursor_class(cls)
-    object.__setattr__(cursor, STATE, StatementRecorder(recorder))
+    object.__setattr__(cursor, STATE, new_statement_recorder(recorder))
     cursor.__class__ = kind
 
 
@@ -260,7 +272,7 @@ def _called_alike(method: Method, original: Method) -> bool:
 def _cursor_methods(cls: Any) -> Methods:
     def execute(self: Any, operation: Any, parameters: Any = NOT_GIVEN) -> Any:
         recorder: StatementRecorder = self._adbc_telemetry
-        recorder.begin(_EXECUTE, operation)
+        recorder.begin(_EXECUTE, operation, self)
         try:
             if parameters is NOT_GIVEN:
                 result = cls.execute(self, operation)
@@ -298,7 +310,7 @@ def _cursor_methods(cls: Any) -> Methods:
             recorder.fail(error)
             leave_no_frame(error)
             raise
-        recorder.fetched(True)
+        recorder.fetched(True, rows)
         return rows
 
     # `__del__` calls it, too.
@@ -375,13 +387,13 @@ class _Cancel(Watch):
 
     def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
         recorder = thing._adbc_telemetry
-        return recorder.connection, recorder.begin_cancel(CURSOR_CANCEL)
+        return recorder.connection, recorder.begin_cancel(CURSOR_CANCEL, thing)
 
     def fail(self, told: Any, error: BaseException) -> None:
-        session, cancel = told
-        session.fail(cancel, error)
+        session, call = told
+        session.fail(call, error)
 
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
-        session, cancel = told
-        session.finish(cancel)
+        session, call = told
+        session.finish(call)
         return result

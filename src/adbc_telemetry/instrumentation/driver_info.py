@@ -11,6 +11,8 @@ from importlib import metadata
 from typing import Any, Final, NamedTuple
 
 from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.driver_facts import readers
+from adbc_telemetry.driver_facts.authentication import authentication
 from adbc_telemetry.schema import DriverAuthFlow, DriverAuthMech, DriverConnectionParameters
 
 _DRIVER_NAME, _DRIVER_VERSION = 100, 101  # ADBC_INFO_DRIVER_NAME, ADBC_INFO_DRIVER_VERSION
@@ -32,15 +34,6 @@ class AllowedOption(NamedTuple):
     read: Callable[[str], object]
 
 
-def _yes_or_no(value: str) -> bool | None:
-    return {"true": True, "false": False}.get(value.strip().lower())
-
-
-def _count(value: str) -> int | None:
-    number = int(value) if len(value) <= 18 else -1
-    return number if number >= 0 else None
-
-
 _MECHANISMS: Final = {
     "auth_snowflake": DriverAuthMech.OTHER,
     "auth_okta": DriverAuthMech.OTHER,
@@ -57,16 +50,16 @@ _FLOWS: Final = {
 }
 
 ALLOWED_OPTIONS: Final[tuple[AllowedOption, ...]] = (
-    AllowedOption("adbc.connection.autocommit", "", "auto_commit", _yes_or_no),
-    AllowedOption("adbc.sqlite.query.batch_rows", "sqlite", "rows_fetched_per_block", _count),
+    AllowedOption("adbc.connection.autocommit", "", "auto_commit", readers.flag),
+    AllowedOption("adbc.sqlite.query.batch_rows", "sqlite", "rows_fetched_per_block", readers.count),
     AllowedOption(
-        "adbc.flight.sql.client_option.tls_skip_verify", "flight", "allow_self_signed_support", _yes_or_no
+        "adbc.flight.sql.client_option.tls_skip_verify", "flight", "allow_self_signed_support", readers.flag
     ),
     AllowedOption(
         "adbc.snowflake.sql.client_option.tls_skip_verify",
         "snowflake",
         "allow_self_signed_support",
-        _yes_or_no,
+        readers.flag,
     ),
     AllowedOption("adbc.snowflake.sql.auth_type", "snowflake", "auth_mech", _MECHANISMS.get),
     AllowedOption("adbc.snowflake.sql.auth_type", "snowflake", "auth_flow", _FLOWS.get),
@@ -83,6 +76,12 @@ class Facts(NamedTuple):
     driver_name: str | None
     driver_version: str | None
     parameters: DriverConnectionParameters
+
+    @property
+    def auth_type(self) -> str | None:
+        """What follows from the mechanism and the flow, so that the three agree; None where neither is told."""
+        told = {"auth_mech": self.parameters.auth_mech, "auth_flow": self.parameters.auth_flow}
+        return authentication(told).auth_type
 
 
 def facts_of_adbc(connection: Any) -> Facts:

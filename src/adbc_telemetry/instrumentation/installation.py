@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import functools
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from adbc_telemetry.config import TelemetryConfiguration
-from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import Lock
 from adbc_telemetry.export.base import TelemetryExporter
 from adbc_telemetry.instrumentation import adbc, pep249
+from adbc_telemetry.instrumentation.new_connections import add_follower, remove_follower
 from adbc_telemetry.instrumentation.settings import Settings, resolve
-from adbc_telemetry.instrumentation.tracebacks import leave_no_frame
 from adbc_telemetry.transport.auth import Auth
 
 Connection = TypeVar("Connection")
 
-_lock = Lock()  # guards _installation
-_installation: Installation | None = None
+_lock = Lock()  # guards _installed
+_installed: Settings | None = None
 
 
 def instrument(
@@ -106,15 +104,14 @@ def install(
     Raises:
         TypeError, ValueError: as of `instrument`.
     """
-    global _installation
+    global _installed
     settings = resolve(endpoint, auth=auth, config=config, exporter=exporter)
-    connection_class = None if settings is None else _adbc_connection_class()
-    if settings is None or connection_class is None:
+    if settings is None or not add_follower(settings.follow):
         return
     with _lock:
-        if _installation is not None:
-            _installation.remove()
-        _installation = Installation(connection_class, settings)
+        before, _installed = _installed, settings
+    if before is not None:
+        remove_follower(before.follow)
 
 
 def uninstall() -> None:
@@ -122,57 +119,8 @@ def uninstall() -> None:
 
     Since 0.1.
     """
-    global _installation
+    global _installed
     with _lock:
-        if _installation is not None:
-            _installation.remove()
-        _installation = None
-
-
-def _not_there(error: Exception) -> type[Any] | None:
-    return None
-
-
-@never_raises(_not_there)
-def _adbc_connection_class() -> type[Any] | None:
-    from adbc_driver_manager import dbapi
-
-    kind: type[Any] = dbapi.Connection
-    return kind
-
-
-class Installation:
-    """A patch of the driver manager's `Connection.__init__`, from when this is made until `remove`.
-
-    The drivers' modules have functions `connect` and names `Connection` of their own, and code that imported them
-    has copies. The constructor is the only place that every connection passes.
-    """
-
-    def __init__(self, connection_class: type[Any], settings: Settings) -> None:
-        self._class = connection_class
-        self._settings: Settings | None = settings
-        self._original = vars(connection_class)["__init__"]
-        self._patch = self._make_patch()
-        connection_class.__init__ = self._patch
-
-    def _make_patch(self) -> Any:
-        original = self._original
-
-        @functools.wraps(original)
-        def __init__(connection: Any, *args: Any, **kwargs: Any) -> None:
-            try:
-                original(connection, *args, **kwargs)
-            except BaseException as error:
-                leave_no_frame(error)
-                raise
-            settings = self._settings
-            if settings is not None:
-                settings.follow(connection)
-
-        return __init__
-
-    def remove(self) -> None:
-        """Put the original back. A patch that other code has wrapped stays in place and does nothing."""
-        self._settings = None
-        if vars(self._class)["__init__"] is self._patch:
-            self._class.__init__ = self._original
+        before, _installed = _installed, None
+    if before is not None:
+        remove_follower(before.follow)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from typing import Final, NamedTuple
 
@@ -44,6 +44,7 @@ class Operation:
         by_depth: the operation type for each value of the argument `depth`.
         returns_arrow: whether an ADBC driver answers with Arrow data, as the event's result format then says.
         kind: the statement type, and whether rows follow for certain; None where the SQL says.
+        method: the name of the method.
     """
 
     operation_type: OperationType
@@ -54,6 +55,7 @@ class Operation:
     ends_transaction: bool = False
     by_depth: Mapping[str, OperationType] | None = None
     returns_arrow: bool = False
+    method: str = ""
     kind: SqlClass | None = field(init=False)
 
     def __post_init__(self) -> None:
@@ -77,21 +79,30 @@ _EXECUTE: Final = OperationType.EXECUTE_STATEMENT
 _NO_WORD: Final = OperationType.TYPE_UNSPECIFIED
 _METADATA: Final = StatementType.METADATA
 
+
+def _by_method(operations: Mapping[str, Operation]) -> Mapping[str, Operation]:
+    return {method: replace(operation, method=method) for method, operation in operations.items()}
+
+
 CREATE_SESSION: Final = Operation(OperationType.CREATE_SESSION)
 DELETE_SESSION: Final = Operation(OperationType.DELETE_SESSION)
 
 # ADBC: `adbc_driver_manager.dbapi`, whichever the driver.
 
-CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True, returns_arrow=True),
-    "executemany": Operation(_EXECUTE, StatementType.UPDATE),
-    "executescript": Operation(_EXECUTE, StatementType.SQL, commits_first=True),
-    "adbc_ingest": Operation(_EXECUTE, StatementType.UPDATE),
-    "adbc_execute_partitions": Operation(_EXECUTE, reads_sql=True),
-    "adbc_read_partition": Operation(_EXECUTE, StatementType.QUERY, opens_results=True, returns_arrow=True),
-    "adbc_execute_schema": Operation(_EXECUTE, _METADATA),
-    "adbc_prepare": Operation(_EXECUTE, _METADATA),
-}
+CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = _by_method(
+    {
+        "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True, returns_arrow=True),
+        "executemany": Operation(_EXECUTE, StatementType.UPDATE),
+        "executescript": Operation(_EXECUTE, StatementType.SQL, commits_first=True),
+        "adbc_ingest": Operation(_EXECUTE, StatementType.UPDATE),
+        "adbc_execute_partitions": Operation(_EXECUTE, reads_sql=True),
+        "adbc_read_partition": Operation(
+            _EXECUTE, StatementType.QUERY, opens_results=True, returns_arrow=True
+        ),
+        "adbc_execute_schema": Operation(_EXECUTE, _METADATA),
+        "adbc_prepare": Operation(_EXECUTE, _METADATA),
+    }
+)
 
 CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
     "fetchone": Fetch.ONE,
@@ -107,44 +118,50 @@ CURSOR_FETCHES: Final[Mapping[str, Fetch]] = {
     "fetch_arrow": Fetch.STREAM,
 }
 
-CURSOR_CANCEL: Final = Operation(OperationType.CANCEL_STATEMENT)
+CURSOR_CANCEL: Final = Operation(OperationType.CANCEL_STATEMENT, method="adbc_cancel")
 
-CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "commit": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
-    "rollback": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
-    "adbc_cancel": CURSOR_CANCEL,
-    "adbc_get_info": Operation(_NO_WORD, _METADATA, returns_arrow=True),
-    "adbc_get_objects": Operation(
-        _NO_WORD,
-        _METADATA,
-        by_depth={
-            "catalogs": OperationType.LIST_CATALOGS,
-            "db_schemas": OperationType.LIST_SCHEMAS,
-            "tables": OperationType.LIST_TABLES,
-            "columns": OperationType.LIST_COLUMNS,
-            "all": OperationType.LIST_COLUMNS,
-        },
-        returns_arrow=True,
-    ),
-    "adbc_get_table_schema": Operation(OperationType.LIST_COLUMNS, _METADATA),
-    "adbc_get_table_types": Operation(OperationType.LIST_TABLE_TYPES, _METADATA, returns_arrow=True),
-    "adbc_get_statistics": Operation(_NO_WORD, _METADATA, returns_arrow=True),
-    "adbc_get_statistic_names": Operation(_NO_WORD, _METADATA, returns_arrow=True),
-}
+CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = _by_method(
+    {
+        "commit": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+        "rollback": Operation(_EXECUTE, StatementType.SQL, ends_transaction=True),
+        "adbc_cancel": CURSOR_CANCEL,
+        "adbc_get_info": Operation(_NO_WORD, _METADATA, returns_arrow=True),
+        "adbc_get_objects": Operation(
+            _NO_WORD,
+            _METADATA,
+            by_depth={
+                "catalogs": OperationType.LIST_CATALOGS,
+                "db_schemas": OperationType.LIST_SCHEMAS,
+                "tables": OperationType.LIST_TABLES,
+                "columns": OperationType.LIST_COLUMNS,
+                "all": OperationType.LIST_COLUMNS,
+            },
+            returns_arrow=True,
+        ),
+        "adbc_get_table_schema": Operation(OperationType.LIST_COLUMNS, _METADATA),
+        "adbc_get_table_types": Operation(OperationType.LIST_TABLE_TYPES, _METADATA, returns_arrow=True),
+        "adbc_get_statistics": Operation(_NO_WORD, _METADATA, returns_arrow=True),
+        "adbc_get_statistic_names": Operation(_NO_WORD, _METADATA, returns_arrow=True),
+    }
+)
 
 # PEP 249, and `executescript` besides: of cursors, and of connections where they have it as a short cut.
 
-PEP249_CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True),
-    "executemany": Operation(_EXECUTE, StatementType.UPDATE, opens_results=True),
-    "executescript": Operation(_EXECUTE, StatementType.SQL),
-    "callproc": Operation(_EXECUTE, StatementType.SQL, opens_results=True),
-}
+PEP249_CURSOR_OPERATIONS: Final[Mapping[str, Operation]] = _by_method(
+    {
+        "execute": Operation(_EXECUTE, reads_sql=True, opens_results=True),
+        "executemany": Operation(_EXECUTE, StatementType.UPDATE, opens_results=True),
+        "executescript": Operation(_EXECUTE, StatementType.SQL),
+        "callproc": Operation(_EXECUTE, StatementType.SQL, opens_results=True),
+    }
+)
 
-PEP249_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = {
-    "commit": Operation(_EXECUTE, StatementType.SQL),
-    "rollback": Operation(_EXECUTE, StatementType.SQL),
-}
+PEP249_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = _by_method(
+    {
+        "commit": Operation(_EXECUTE, StatementType.SQL),
+        "rollback": Operation(_EXECUTE, StatementType.SQL),
+    }
+)
 
 
 _QUERY: Final = SqlClass(StatementType.QUERY, True)
@@ -173,6 +190,17 @@ _first_word: Final = re.compile(
     r"(?:[\s(;]|--[^\n]*\n|/\*[^*]*\*+(?:[^/*][^*]*\*+)*/)*([A-Za-z]+)", re.ASCII
 ).match
 _LOOK_AT_MOST: Final = 200
+
+
+def _no_word(error: Exception, sql: object) -> str | None:
+    return None
+
+
+@never_raises(_no_word)
+def first_word(sql: object) -> str | None:
+    """The first word of a text, as it is written; None where there is none in its first 200 characters."""
+    found = _first_word(sql, 0, _LOOK_AT_MOST) if isinstance(sql, str) else None
+    return None if found is None else found[1]
 
 
 @never_raises(lambda error, sql: _OTHER)

@@ -15,11 +15,12 @@ from typing import Any, Final
 
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.callers import in_the_callers_place
+from adbc_telemetry.instrumentation.observed import new_statement_recorder
 from adbc_telemetry.instrumentation.operations import (
     PEP249_CONNECTION_OPERATIONS,
     PEP249_CURSOR_OPERATIONS,
 )
-from adbc_telemetry.instrumentation.proxies import proxy_class, stand_for
+from adbc_telemetry.instrumentation.proxies import is_proxy, proxy_class, stand_for
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.instrumentation.statement_recorder import StatementRecorder
 from adbc_telemetry.instrumentation.tracebacks import leave_no_frames
@@ -64,6 +65,19 @@ def follow(connection: Any, start: Callable[[], SessionRecorder]) -> Any:
     cls: Any = type(connection)
     kind = connection_class(cls)
     return stand_for(connection, kind, _cursor_recorder(start()))
+
+
+def recorder_of(connection: Any) -> SessionRecorder | None:
+    """The recorder of an instrumented connection; None of any other."""
+    recorder: SessionRecorder | None = connection._adbc_telemetry.connection if is_proxy(connection) else None
+    return recorder
+
+
+def renew_recorder(connection: Any) -> None:
+    """Follow the statements of the connection itself, where it is its own cursor, as its recorder now wants it."""
+    before: StatementRecorder = connection._adbc_telemetry
+    object.__setattr__(connection, "_adbc_telemetry", _cursor_recorder(before.connection))
+    before.end()
 
 
 # Bounded, for programs that make classes at run time.
@@ -122,7 +136,7 @@ def _proxy_class(cls: Any, watches: Mapping[str, Watch], drop: Method) -> Any:
 
 
 def _cursor_recorder(session: SessionRecorder) -> StatementRecorder:
-    recorder = StatementRecorder(session)
+    recorder = new_statement_recorder(session)
     session.end_with_connection(recorder)
     return recorder
 
@@ -160,7 +174,7 @@ class _ConnectionExecution(Execution):
 
     def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
         recorder = _cursor_recorder(thing._adbc_telemetry.connection)
-        recorder.begin(self._operation, self._sql_of(args, kwargs))
+        recorder.begin(self._operation, self._sql_of(args, kwargs), thing, args, kwargs)
         return recorder
 
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:

@@ -56,7 +56,7 @@ class _Batches:
             self._recorder.read_failed(self._statement, error)
             leave_no_frame(error)
             raise
-        self._recorder.read(self._statement, over=False)
+        self._recorder.read(self._statement, False, batch)
         return batch
 
     def __del__(self) -> None:

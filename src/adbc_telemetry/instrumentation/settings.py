@@ -9,10 +9,10 @@ from typing import Any, Final
 from adbc_telemetry.config import TelemetryConfiguration, checked_config
 from adbc_telemetry.consent import Mode, argument_voice, decide, users_voices
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.ids import new_id
 from adbc_telemetry.events.session import TelemetrySessionContext
 from adbc_telemetry.export.base import TelemetryExporter, checked_exporter
+from adbc_telemetry.export.endpoints import checked_endpoint
 from adbc_telemetry.flagged import lease_for
 from adbc_telemetry.instrumentation import adbc, pep249
 from adbc_telemetry.instrumentation.driver_info import Facts, facts_of_adbc, facts_of_pep249
@@ -20,7 +20,7 @@ from adbc_telemetry.instrumentation.proxies import is_proxy
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
 from adbc_telemetry.schema import ExecutionResultFormat
 from adbc_telemetry.system import detect_system_configuration, user_agent
-from adbc_telemetry.transport.auth import Auth, checked_auth
+from adbc_telemetry.transport.auth import Auth
 
 ENDPOINT_VARIABLE: Final = "ADBC_TELEMETRY_ENDPOINT"
 _NOWHERE: Final = (
@@ -48,9 +48,17 @@ class Settings:
             What the program is to use: the connection itself, or the proxy of one that is not ADBC's.
         """
         if adbc.is_adbc_connection(connection):
-            if not (adbc.is_instrumented(connection) or adbc.is_closed(connection)):
+            if adbc.is_closed(connection):
+                return connection
+            recorder = adbc.recorder_of(connection)
+            if recorder is None:
                 adbc.follow(connection, lambda: self._start_session(facts_of_adbc(connection), session_id))
+            elif recorder.session is None:  # it is observed already; see `observers`
+                recorder.take_session(self._start_session(facts_of_adbc(connection), session_id))
             return connection
+        recorder = pep249.recorder_of(connection)
+        if recorder is not None and recorder.session is None:
+            recorder.take_session(self._start_session(facts_of_pep249(connection.__wrapped__), session_id))
         if is_proxy(connection) or pep249.is_closed(connection):
             return connection
         return pep249.follow(connection, lambda: self._start_session(facts_of_pep249(connection), session_id))
@@ -65,7 +73,7 @@ class Settings:
         session = TelemetrySessionContext(
             session_id=session_id or new_id(),
             workspace_id=self.workspace_id,
-            auth_type=self.auth_type,
+            auth_type=facts.auth_type if self.auth_type is None else self.auth_type,
             system_configuration=system_configuration,
             driver_connection_params=facts.parameters,
             client=lease.client,
@@ -103,12 +111,11 @@ def resolve(
     if exporter is not None:
         checked_exporter(exporter)
     if endpoint is not None:
-        host: str | None = normalize_host(endpoint)
-        checked_auth(normalize_host(endpoint), auth)
+        host: str | None = checked_endpoint(endpoint, auth, own_exporter=exporter is not None)
     else:
         # What stays on this machine needs no endpoint; and without one there are no flags to ask.
         nowhere = decision.mode is Mode.LOCAL or (decision.enabled and exporter is not None)
-        host = _endpoint_of_the_environment(auth) or (_NOWHERE if nowhere else None)
+        host = _endpoint_of_the_environment(auth, exporter) or (_NOWHERE if nowhere else None)
     if host is None:
         return None
     if decision.enabled:
@@ -116,15 +123,11 @@ def resolve(
     return Settings(endpoint=host, config=config, auth=auth, exporter=exporter, **facts)
 
 
-def _no_endpoint(error: Exception, auth: Auth | None) -> str | None:
+def _no_endpoint(error: Exception, *_: object) -> str | None:
     return None
 
 
 @never_raises(_no_endpoint)
-def _endpoint_of_the_environment(auth: Auth | None) -> str | None:
+def _endpoint_of_the_environment(auth: Auth | None, exporter: TelemetryExporter | None) -> str | None:
     endpoint = os.environ.get(ENDPOINT_VARIABLE, "").strip()
-    if not endpoint:
-        return None
-    host = normalize_host(endpoint)
-    checked_auth(host, auth)
-    return host
+    return checked_endpoint(endpoint, auth, own_exporter=exporter is not None) if endpoint else None

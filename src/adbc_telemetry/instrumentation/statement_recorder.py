@@ -7,30 +7,24 @@ Everything here may be called from the host program's methods and is contained: 
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping
 from time import monotonic_ns, time_ns
 from typing import Any, Final
 
-from adbc_telemetry.context import StatementTelemetryContext
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.ids import id_of, next_number
 from adbc_telemetry.events.handover import hand_over
 from adbc_telemetry.events.statement import StatementRecord
 from adbc_telemetry.instrumentation.operations import AT_A_GLANCE, GLANCE, Operation, classify
-from adbc_telemetry.instrumentation.session_recorder import SessionRecorder, start_operation
+from adbc_telemetry.instrumentation.session_recorder import Call, SessionRecorder
 from adbc_telemetry.schema import StatementType
 
-_NOTHING: Final[list[int]] = []  # is under way
+NOTHING: Final[list[int]] = []  # is under way
+NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 
 
 def _count_error(error: Exception, recorder: StatementRecorder, *_: object) -> None:
     recorder.connection.errors += 1
-
-
-def _no_statement(
-    error: Exception, recorder: StatementRecorder, *_: object
-) -> StatementTelemetryContext | None:
-    recorder.connection.errors += 1
-    return None
 
 
 def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> bool:
@@ -79,11 +73,21 @@ class StatementRecorder:
 
     def __init__(self, connection: SessionRecorder) -> None:
         self.connection = connection
-        self.under_way = _NOTHING
+        self.under_way = NOTHING
         # The rest is the statement's: there is no need for it before `begin`.
 
-    def begin(self, operation: Operation, sql: object) -> None:
-        """A statement starts on the cursor, which is the end of the one before."""
+    def begin(
+        self,
+        operation: Operation,
+        sql: object,
+        cursor: Any = None,
+        args: tuple[Any, ...] = (),
+        kwargs: Mapping[str, Any] = NO_ARGUMENTS,
+    ) -> None:
+        """A statement starts on the cursor, which is the end of the one before.
+
+        The cursor and the arguments of the call are for an observer; see `observed`.
+        """
         if self.under_way:
             self.end()
         kind = operation.kind
@@ -110,8 +114,11 @@ class StatementRecorder:
         else:
             self._end(None, None, 0)
 
-    def fetched(self, over: bool) -> None:
-        """Rows or a batch have been fetched; `over` where these were the last."""
+    def fetched(self, over: bool, fetched: object = None) -> None:
+        """Rows or a batch have been fetched; `over` where these were the last.
+
+        What has been fetched is for an observer: rows, a table or a batch; None of a single row.
+        """
         if not self.under_way:
             return
         now = monotonic_ns()
@@ -135,13 +142,13 @@ class StatementRecorder:
         size = args[0] if args else kwargs.get("size")
         if size is None:
             size = getattr(cursor, "arraysize", 1)
-        self.fetched(len(rows) < size)
+        self.fetched(len(rows) < size, rows)
 
     @never_raises(_count_error)
     def fail(self, error: BaseException) -> None:
         """The statement, or a fetch from it, has failed; without a statement, nothing has."""
         if self.under_way:
-            self._end(None, type(error).__name__, 0)
+            self._end(None, error, 0)
 
     def end(self) -> None:
         """The cursor was closed or dropped, or goes on to another statement: the results are not read to the end."""
@@ -151,10 +158,10 @@ class StatementRecorder:
     # A reader knows the statement that it belongs to: the cursor may be at another one by now.
 
     @never_raises(_count_error)
-    def read(self, statement: list[int], over: bool) -> None:
+    def read(self, statement: list[int], over: bool, batch: object = None) -> None:
         """A reader that was handed out has read a batch, or its end."""
         if self.under_way is statement:
-            self.fetched(over)
+            self.fetched(over, batch)
 
     @never_raises(_count_error)
     def read_failed(self, statement: list[int], error: BaseException) -> None:
@@ -168,24 +175,29 @@ class StatementRecorder:
         if self.under_way is statement:
             self.end()
 
-    @never_raises(_no_statement)
-    def begin_cancel(self, operation: Operation) -> StatementTelemetryContext | None:
+    def begin_cancel(self, operation: Operation, cursor: Any) -> Call | None:
         """A cancellation is an event of its own, under the id of the statement that it is to cancel."""
-        cancel = start_operation(self.connection.session, operation)
-        for number in self.under_way:
-            cancel.statement_id = id_of(number)
-            cancel.statement_type = self._kind.statement_type
-        return cancel
+        call = self.connection.begin(operation, cursor)
+        if call is not None and call.event is not None:
+            for number in self.under_way:
+                call.event.statement_id = id_of(number)
+                call.event.statement_type = self._kind.statement_type
+        return call
 
     @never_raises(_count_error)
-    def _end(self, consumed_ns: int | None, error_name: str | None, ended_ns: int) -> None:
+    def _end(self, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
         # Contained, where the rest is not: near the limit of recursion, this is a step deeper than the driver goes.
         try:
             number = self.under_way.pop()
         except IndexError:  # another thread was faster
             return
+        self._emit(number, consumed_ns, error, ended_ns)
+
+    def _emit(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
         connection = self.connection
         session = connection.session
+        if session is None:
+            return
         has_rows = self.awaits_rows or self._first_batch_ns is not None
         record = StatementRecord(
             session,
@@ -194,7 +206,7 @@ class StatementRecorder:
             self._operation.operation_type,
             connection.result_format if has_rows else session.default_result_format,
             session.default_compression_enabled,
-            error_name,
+            None if error is None else type(error).__name__,
             self._start_ns,
             self._execute_complete_ns,
             self._first_batch_ns,

@@ -104,15 +104,15 @@ class ConnectionOperation(Watch):
     def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
         session = thing._adbc_telemetry.connection
         counts = not (self._operation.ends_transaction and _commits_nothing(thing))
-        return session, session.begin(self._operation, kwargs) if counts else None
+        return session, session.begin(self._operation, thing, args, kwargs) if counts else None
 
     def fail(self, told: Any, error: BaseException) -> None:
-        session, statement = told
-        session.fail(statement, error)
+        session, call = told
+        session.fail(call, error)
 
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
-        session, statement = told
-        session.finish(statement, self._operation.returns_arrow)
+        session, call = told
+        session.finish(call, self._operation.returns_arrow)
         return result
 
 
@@ -164,7 +164,7 @@ class Execution(CursorCall):
 
     def begin(self, thing: Any, args: Args, kwargs: Kwargs) -> Any:
         recorder = thing._adbc_telemetry
-        recorder.begin(self._operation, self._sql_of(args, kwargs))
+        recorder.begin(self._operation, self._sql_of(args, kwargs), thing, args, kwargs)
         return recorder
 
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
@@ -198,7 +198,7 @@ class _FetchAll(_Fetch):
     __slots__ = ()
 
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
-        told.fetched(True)
+        told.fetched(True, result)
         return result
 
 

@@ -8,6 +8,7 @@ flow             all of these under the client's one lock
 batch_delivery   exports batches; requeues, spools or counts what was not sent
 closing          the one close, and the end of the process, of one client
 account          how many events came to which end
+accounts         the accounts of all clients, for those who watch them from outside
 reporting        the last failure, and lines in the log
 
 sender           the threads that all clients share

@@ -2,14 +2,45 @@
 
 from __future__ import annotations
 
+import re
+from typing import Final
+
 from adbc_telemetry.core.diagnostics import Failure
 from adbc_telemetry.core.reentrant import AtomicCounter
-from adbc_telemetry.export.base import BatchOutcome, ExportOutcome
+from adbc_telemetry.export.base import BatchOutcome, ExportOutcome, ExportResult
 from adbc_telemetry.protocols import ClientStats
+
+# Names of the semantic conventions for `error.type`.
+TIMEOUT: Final = "timeout"
+_REJECTED: Final = "rejected"
+_OTHER: Final = "_OTHER"
+# An exporter of the program's own may have a reason of its own for each failure.
+_MOST_ERROR_TYPES: Final = 50
+_OUTCOMES: Final = {ExportOutcome.CANCELLED: "cancelled", ExportOutcome.REJECTED: _REJECTED}
+
+
+def error_type_of(result: ExportResult) -> str:
+    """Why an export has not delivered all, as `error.type` has it: of low cardinality, and private.
+
+    The status of an answer (`503`), the class of an exception (`ConnectTimeoutError`), `cancelled`, `rejected`, or
+    `_OTHER`.
+    """
+    reason = result.reason if isinstance(result.reason, str) else ""
+    status = re.fullmatch(r"HTTP ([1-5][0-9][0-9])", reason)
+    if status is not None:
+        return status[1]
+    if reason.isidentifier() and len(reason) <= 100:
+        return reason
+    return _REJECTED if result else _OUTCOMES.get(result.outcome, _OTHER)
 
 
 class Account:
-    """Counts the ends of events. The client's lock guards it, apart from the atomic counters."""
+    """Counts the ends of events. The client's lock guards it, apart from the atomic counters.
+
+    Attributes:
+        dropped_full, dropped_closed, errors: see `ClientStats`.
+        undelivered: events that were rejected or have failed, by `error.type`.
+    """
 
     def __init__(self) -> None:
         self.dropped_full = AtomicCounter()
@@ -22,13 +53,14 @@ class Account:
         self._dropped_open = 0
         self._spooled = 0
         self._exports = 0
+        self.undelivered: dict[str, int] = {}
 
-    def exported(self, batch: BatchOutcome, outcome: ExportOutcome, *, spooled: int, requeued: bool) -> None:
+    def exported(self, batch: BatchOutcome, result: ExportResult, *, spooled: int, requeued: bool) -> None:
         """An export is over.
 
         Args:
             batch: how the events of its batch ended.
-            outcome: how those ended that were neither delivered nor rejected.
+            result: its outcome says how those ended that were neither delivered nor rejected.
             spooled: so many of those are in the spool now.
             requeued: they are in the queue again, so they are not counted yet.
         """
@@ -37,20 +69,30 @@ class Account:
         self._rejected += batch.rejected
         self._spooled += spooled
         lost = 0 if requeued else len(batch.unsent) - spooled
-        if outcome is ExportOutcome.DROPPED:
+        if result.outcome is ExportOutcome.DROPPED:
             self._dropped_open += lost
         else:
             self._failed += lost
+            self._count_undelivered(error_type_of(result), lost)
+        # The reason of a result is that of the last events, which may have failed otherwise.
+        self._count_undelivered(_REJECTED if batch.unsent else error_type_of(result), batch.rejected)
 
     def abandoned(self, count: int, spooled: int) -> None:
         """The close gives up on a batch that the exporter does not let go of."""
         self._failed += count - spooled
+        self._count_undelivered(TIMEOUT, count - spooled)
         self._spooled += spooled
 
     def left_at_close(self, count: int, spooled: int) -> None:
         """The time of the close was up while these events were in the queue."""
         self._left_at_close += count - spooled
         self._spooled += spooled
+
+    def _count_undelivered(self, error_type: str, count: int) -> None:
+        if count:
+            if len(self.undelivered) >= _MOST_ERROR_TYPES and error_type not in self.undelivered:
+                error_type = _OTHER
+            self.undelivered[error_type] = self.undelivered.get(error_type, 0) + count
 
     def drops(self) -> dict[str, int]:
         """How many events were dropped, by the reason in words. Needs no lock: each number stands by itself."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from adbc_telemetry.config import TelemetryConfiguration
@@ -23,13 +24,15 @@ from adbc_telemetry.export.base import (
     ExportOutcome,
     ExportResult,
     failed_export,
+    name_of_exporter,
     preempt,
     safe_export,
     takes_statements,
 )
 from adbc_telemetry.export.circuit_breaker import CircuitBreakerTelemetryExporter
+from adbc_telemetry.pipeline.accounts import ClientAccount, Watched, accounts
 from adbc_telemetry.pipeline.barriers import Barrier
-from adbc_telemetry.pipeline.flow import EventFlow, Unsent
+from adbc_telemetry.pipeline.flow import EventFlow, Unsent, batch_sizes
 from adbc_telemetry.pipeline.queue import Event
 from adbc_telemetry.pipeline.replay import Replay
 from adbc_telemetry.pipeline.reporting import ExportReport
@@ -58,6 +61,7 @@ class BatchDelivery:
     Attributes:
         flow: the events. A forked child has a new one.
         replay: sends what lies in the spool; None without `spool_dir`.
+        account: how many events came to which end. A forked child has a new one.
         is_degraded, usual_seconds: see `Sendable`.
     """
 
@@ -66,6 +70,8 @@ class BatchDelivery:
     def __init__(
         self, host: str, config: TelemetryConfiguration, exporter: AbleExporter, *, enabled: bool
     ) -> None:
+        self._host = host
+        self._enabled = enabled
         self.exporter = exporter
         # What the exporter gets of a batch: some of our exporters take statements as they are.
         self._prepare: Callable[[Sequence[Any]], Sequence[Any]] = (
@@ -77,8 +83,7 @@ class BatchDelivery:
         if enabled and config.spool_dir is not None:
             self._spool = Spool(config.spool_dir, host, config.spool_max_bytes, self._diagnostics)
             pause = config.flush_interval_ms / 1000
-            batch_size = min(config.batch_size, config.max_queue_size)
-            self.replay = Replay(self._spool, exporter, batch_size, pause)
+            self.replay = Replay(self._spool, exporter, batch_sizes(config)[0], pause)
 
     def start(self, flow: EventFlow, client: object) -> None:
         """Begin with `flow`, in a new client and in a forked child's copy of it.
@@ -93,7 +98,7 @@ class BatchDelivery:
         self.is_degraded = False
         self.usual_seconds = 0.0
         self._preempted = False
-        self._earlier_errors = self._errors_of_exporter()  # of another client, or of the parent
+        self.account = self._open_account(client)
         self._user = object()
         self._threads: SenderThreads | None = None
         if flow.lifecycle.is_open:
@@ -179,7 +184,9 @@ class BatchDelivery:
             result = failed_export(error)
             raise
         finally:
-            self._returned(result, result.batch_outcome(logs), time.monotonic() - began)
+            seconds = time.monotonic() - began
+            accounts.exported(self.account, seconds, result)
+            self._returned(result, result.batch_outcome(logs), seconds)
 
     def preempt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
@@ -188,7 +195,7 @@ class BatchDelivery:
 
     def _returned(self, result: ExportResult, batch: BatchOutcome, seconds: float) -> None:
         flow, outcome, preempted = self.flow, result.outcome, self._preempted
-        unsent = flow.batch_returned(batch, outcome, preempted=preempted)
+        unsent = flow.batch_returned(batch, result, preempted=preempted)
         if unsent is None:
             return
         cut_short = preempted and outcome is ExportOutcome.CANCELLED
@@ -198,7 +205,7 @@ class BatchDelivery:
         # Before the barriers open: a caller who has waited for this batch may ask for the last failure at once.
         self.report.exported(result, batch, requeued=unsent is Unsent.REQUEUED)
         if unsent is Unsent.TO_SPOOL:
-            flow.batch_spooled(batch, outcome, self.to_spool(batch.unsent))
+            flow.batch_spooled(batch, result, self.to_spool(batch.unsent))
         self.report.dropped(flow.account.drops())
         flow.open_reached_barriers()
 
@@ -275,24 +282,23 @@ class BatchDelivery:
 
     def stats(self) -> ClientStats:
         """The current counters."""
-        flow, spool, replay = self.flow, self._spool, self.replay
-        with flow.lock:
-            if flow.lifecycle.is_closed:
-                flow.queue.drop_all()
-            refused = 0 if replay is None else replay.refused
-            further_errors = self._errors_of_exporter() - self._earlier_errors
-            if spool is not None and replay is not None:
-                further_errors += spool.errors + replay.errors.value()
-            return flow.account.stats(
-                taken=flow.queue.taken,
-                queued=len(flow.queue),
-                in_flight=flow.in_flight.count,
-                replayed=0 if replay is None else replay.delivered,
-                spool_lost=refused if spool is None else refused + spool.dropped,
-                further_errors=further_errors,
-                last_failure=self._diagnostics.last_failure,
-            )
+        return self.account.stats()
 
-    def _errors_of_exporter(self) -> int:
-        exporter = self.exporter
-        return exporter.errors if isinstance(exporter, CircuitBreakerTelemetryExporter) else 0
+    def _open_account(self, client: object) -> ClientAccount:
+        """A new account, in a new client and in a forked child's copy of it."""
+        exporter, replay = self.exporter, self.replay
+        guarded = exporter if isinstance(exporter, CircuitBreakerTelemetryExporter) else None
+        account = ClientAccount(
+            Watched(self._host, name_of_exporter(exporter)),
+            self.flow,
+            exporter_errors=None if guarded is None else guarded.error_counter,
+            breaker=None if guarded is None else guarded.breaker,
+            spool=self._spool,
+            replayed=None if replay is None else replay.counts,
+            diagnostics=self._diagnostics,
+        )
+        if replay is not None:
+            replay.observe = partial(accounts.exported, account)
+        if self._enabled:
+            accounts.add(client, account)
+        return account

@@ -13,11 +13,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from enum import Enum
-from typing import Any
+from typing import Any, Final
 
 from adbc_telemetry.config import TelemetryConfiguration
 from adbc_telemetry.core.native import RLock
-from adbc_telemetry.export.base import BatchOutcome, ExportOutcome
+from adbc_telemetry.export.base import BatchOutcome, ExportOutcome, ExportResult
 from adbc_telemetry.pipeline.account import Account
 from adbc_telemetry.pipeline.barriers import Barrier, FlushBarriers
 from adbc_telemetry.pipeline.batch_timing import BatchTiming
@@ -69,6 +69,22 @@ class BatchInFlight:
         self.count = 0
 
 
+_GROWTH: Final = 10
+# A batch of ten times the size that the user has named is a surprise: it takes a load that lasts, unless the user has
+# named the largest size too.
+_PATIENCE_SECONDS: Final = 1.0
+
+
+def batch_sizes(config: TelemetryConfiguration) -> tuple[int, int, float]:
+    """The size at which a batch is sent, the largest one, and for how many seconds a client is busy before it grows."""
+    largest = config.max_batch_size
+    if largest is None:
+        usual = min(config.batch_size, config.max_queue_size)
+        return usual, min(_GROWTH * usual, config.max_queue_size), _PATIENCE_SECONDS
+    largest = min(largest, config.max_queue_size)
+    return min(config.batch_size, largest), largest, 0.0
+
+
 class EventFlow:
     """The events of one client, and all that decides about them.
 
@@ -82,9 +98,15 @@ class EventFlow:
         self.lock = RLock()
         self.lifecycle = lifecycle
         self.account = Account()
-        self.batch_size = min(config.batch_size, config.max_queue_size)
+        self.batch_size, largest, patience = batch_sizes(config)
         self.queue = EventQueue(config.max_queue_size, self.account)
-        self.timing = BatchTiming(self.batch_size, config.max_queue_size, config.flush_interval_ms / 1000)
+        self.timing = BatchTiming(
+            self.batch_size,
+            config.max_queue_size,
+            config.flush_interval_ms / 1000,
+            largest=largest,
+            patience=patience,
+        )
         self.barriers = FlushBarriers()
         self.in_flight = BatchInFlight()
         self._holds = config.circuit_open == "retain"
@@ -115,7 +137,9 @@ class EventFlow:
         """The next batch, and the deadline of the close if it has begun. The batch is in flight from now on."""
         with self.lock:
             self.queue.wake_when_over_full()
-            size = self.batch_size
+            size = self.timing.size(time.monotonic())
+            if self._at_exit or not self.lifecycle.is_open:
+                size = self.batch_size  # the deadline may cut off the last request: let that cost few events
             if not self.lifecycle.is_open:  # events that came after the close are dropped by their callers
                 size = min(size, self.barriers.goal - self.queue.taken)
             batch = self.queue.take(size)
@@ -128,14 +152,12 @@ class EventFlow:
         with self.lock:
             self.in_flight.become(logs)
 
-    def batch_returned(
-        self, batch: BatchOutcome, outcome: ExportOutcome, *, preempted: bool
-    ) -> Unsent | None:
+    def batch_returned(self, batch: BatchOutcome, result: ExportResult, *, preempted: bool) -> Unsent | None:
         """The exporter is done with the batch in flight.
 
         Args:
             batch: how its events ended.
-            outcome: how those ended that were neither delivered nor rejected.
+            result: its outcome says how those ended that were neither delivered nor rejected.
             preempted: whether the sender asked the export to end early.
 
         Returns:
@@ -146,11 +168,13 @@ class EventFlow:
                 return None
             now = time.monotonic()
             can_wait = self.lifecycle.is_open and not self._at_exit
-            held = outcome is ExportOutcome.DROPPED and self._holds and can_wait
-            cut_short = outcome is ExportOutcome.CANCELLED and preempted
+            held = result.outcome is ExportOutcome.DROPPED and self._holds and can_wait
+            cut_short = result.outcome is ExportOutcome.CANCELLED and preempted
             unsent = Unsent.LOST
+            if batch.unsent:
+                self.timing.batch_failed()
             if not batch.unsent:
-                if self.in_flight.count == self.batch_size:
+                if self.in_flight.count >= self.batch_size:
                     self.timing.full_batch_sent(now, len(self.queue))
             elif held or cut_short:
                 unsent = Unsent.REQUEUED
@@ -160,17 +184,17 @@ class EventFlow:
             elif self._spools:
                 return Unsent.TO_SPOOL
             self.in_flight.end()
-            self.account.exported(batch, outcome, spooled=0, requeued=unsent is Unsent.REQUEUED)
+            self.account.exported(batch, result, spooled=0, requeued=unsent is Unsent.REQUEUED)
             return unsent
 
-    def batch_spooled(self, batch: BatchOutcome, outcome: ExportOutcome, spooled: int) -> None:
+    def batch_spooled(self, batch: BatchOutcome, result: ExportResult, spooled: int) -> None:
         """`spooled` of the unsent events of the batch are in the spool; the others are lost."""
         with self.lock:
             if (
                 not self.lifecycle.is_closed
             ):  # else the close did not wait any longer for the disk, and counted them
                 self.in_flight.end()
-                self.account.exported(batch, outcome, spooled=spooled, requeued=False)
+                self.account.exported(batch, result, spooled=spooled, requeued=False)
 
     def _requeue(self, events: Sequence[Event]) -> None:
         self.queue.requeue(events)

@@ -13,7 +13,7 @@ When it closes it goes on until the spool is empty, a batch is not delivered, or
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Final
 
@@ -33,6 +33,21 @@ class _State(Enum):
     STOPPED = 2
 
 
+class ReplayCounts:
+    """What a replay has come to. The replay's lock guards it, apart from the atomic counter.
+
+    Attributes:
+        delivered: events of the spool that were delivered, whichever process had left them there.
+        refused: events of the spool that were refused.
+        errors: counts the exceptions of the exporter.
+    """
+
+    def __init__(self) -> None:
+        self.delivered = 0
+        self.refused = 0
+        self.errors = AtomicCounter()
+
+
 class Replay:
     """Replays the spool of one host through the exporter of its client. A `scheduler.Sendable`.
 
@@ -43,12 +58,12 @@ class Replay:
         pause: seconds between attempts while the endpoint does not take them.
 
     Attributes:
-        delivered: events of the spool that were delivered, whichever process had left them there.
-        refused: events of the spool that were refused.
-        errors: counts the exceptions of the exporter.
+        counts: what it has come to.
+        observe: told how long each export took and what it came to; see `accounts.Accounts.exported`.
     """
 
     def __init__(self, spool: Spool, exporter: AbleExporter, batch_size: int, pause: float) -> None:
+        self.observe: Callable[[float, ExportResult], None] | None = None
         self._spool = spool
         self._exporter = exporter
         self._batch_size = batch_size
@@ -64,9 +79,7 @@ class Replay:
         self._deadline: float | None = None  # of the close
         self._segment: SpoolSegment | None = None  # the one that batches are taken from
         self.is_degraded = False
-        self.delivered = 0
-        self.refused = 0
-        self.errors = AtomicCounter()
+        self.counts = ReplayCounts()
 
     def after_fork_in_child(self) -> None:
         """The segment stays the parent's; the child claims one of its own."""
@@ -129,7 +142,7 @@ class Replay:
 
     def preempt(self, long_waits_only: bool) -> None:
         """See `Sendable`."""
-        preempt(self._exporter, long_waits_only, self.errors)
+        preempt(self._exporter, long_waits_only, self.counts.errors)
 
     def _send_next(self, deadline: float | None) -> float:
         """Send the next batch of the oldest segment.
@@ -145,12 +158,14 @@ class Replay:
             return _LOOK_SECONDS
         batch = segment.last(self._batch_size)
         began = time.monotonic()
-        result = safe_export(self._exporter, batch, deadline, self.errors)
+        result = safe_export(self._exporter, batch, deadline, self.counts.errors)
         seconds = time.monotonic() - began
+        if self.observe is not None:
+            self.observe(seconds, result)
         outcome = result.batch_outcome(batch)
         with self._lock:
-            self.delivered += outcome.delivered
-            self.refused += outcome.rejected
+            self.counts.delivered += outcome.delivered
+            self.counts.refused += outcome.rejected
         if outcome.unsent:
             # An open circuit says nothing about how long an export takes.
             self.is_degraded = result.outcome is not ExportOutcome.DROPPED
@@ -186,8 +201,8 @@ class Replay:
         if result.outcome in (ExportOutcome.FAILED, ExportOutcome.REJECTED) or result.rejected:
             reason = diagnostics.failed(result.reason, "events of the spool were not taken")
             diagnostics.tell("spool delivery", f"delivery from the spool fails: {reason}")
-        diagnostics.tell_count("spool refused", self.refused, "of the spool refused")
-        diagnostics.tell_count("spool delivered", self.delivered, "of the spool delivered")
+        diagnostics.tell_count("spool refused", self.counts.refused, "of the spool refused")
+        diagnostics.tell_count("spool delivered", self.counts.delivered, "of the spool delivered")
 
     def _stop(self) -> None:
         """The only way to `STOPPED`. Called with the lock."""

@@ -25,9 +25,9 @@ import msgspec
 
 from adbc_telemetry.core.diagnostics import Diagnostics, host_digits
 from adbc_telemetry.core.guard import never_raises
-from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import sleep
 from adbc_telemetry.events.encoding import LogEncoder
+from adbc_telemetry.export.endpoints import normalize_endpoint
 from adbc_telemetry.schema import TelemetryFrontendLog
 
 try:
@@ -82,8 +82,8 @@ class Spool:
         diagnostics: Diagnostics | None = None,
     ) -> None:
         self._directory = os.fspath(directory)
-        self._host = host_digits(normalize_host(host))
-        self.diagnostics = diagnostics or Diagnostics(normalize_host(host))
+        self._host = host_digits(normalize_endpoint(host))
+        self.diagnostics = diagnostics or Diagnostics(normalize_endpoint(host))
         self._max_bytes = max_bytes
         self._segment_bytes = max(1, min(_LARGEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))
         self.after_fork_in_child()

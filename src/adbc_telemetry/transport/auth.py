@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from typing import Final, Protocol, runtime_checkable
+
+from msgspec import Struct
 
 from adbc_telemetry.core.fork import fork_gate
 from adbc_telemetry.core.hosts import is_secure
@@ -10,6 +13,41 @@ from adbc_telemetry.transport.errors import RequestFailedError
 
 Auth = Callable[[], Mapping[str, str] | None]
 """Returns the headers that authenticate a request, or None for a request without credentials."""
+
+
+class TlsFiles(Struct, frozen=True):
+    """Files of PEM for TLS; None for what the system has.
+
+    Attributes:
+        authority: certificates to trust instead of the system's.
+        client_certificate: what this side shows, with the certificates that lead to it.
+        client_key: the key of it; None where the certificate's file has it.
+    """
+
+    authority: str | None = None
+    client_certificate: str | None = None
+    client_key: str | None = None
+
+
+SYSTEM_TLS: Final = TlsFiles()
+
+
+@runtime_checkable
+class SharedAuth(Protocol):
+    """An `auth` that stands for those of several connections."""
+
+    def __call__(self) -> Mapping[str, str] | None:
+        """See `Auth`."""
+        ...
+
+    def is_given(self) -> bool:
+        """Whether any of them has one."""
+        ...
+
+
+def may_authenticate(auth: Auth | None) -> bool:
+    """Whether requests are expected to have credentials, without asking for them."""
+    return auth.is_given() if isinstance(auth, SharedAuth) else auth is not None
 
 
 def checked_auth(host: str, auth: Auth | None) -> Auth | None:

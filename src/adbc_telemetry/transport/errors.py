@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ssl
 
-from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.core.http_status import http_status_of
 
 # Of the 4xx only these say "later" and not "never". 413 says "smaller": `export.delivery` splits the batch.
 _RETRYABLE_4XX = frozenset({408, 425, 429})
@@ -40,6 +40,18 @@ class RequestCancelledError(ExportError):
     """The exporter was closed or preempted, or the export's deadline came, before the request had succeeded."""
 
 
+class CredentialsChangedError(Exception):
+    """The request was not made: its body is meant for a request with credentials, and there are none, or vice versa.
+
+    Attributes:
+        anonymous: whether there are none.
+    """
+
+    def __init__(self, anonymous: bool) -> None:
+        super().__init__()
+        self.anonymous = anonymous
+
+
 def is_terminal_status(status: int) -> bool:
     """Whether an HTTP status says that the same request would never succeed: 3xx, and all 4xx except "later"."""
     return 300 <= status < 500 and status not in _RETRYABLE_4XX
@@ -66,28 +78,10 @@ def is_terminal_error(exception: BaseException) -> bool:
     error: BaseException | None = exception
     while error is not None and id(error) not in seen:
         seen.add(id(error))
-        status = _status_of(error)
+        status = http_status_of(error)
         if status is not None:
             return is_terminal_status(status)
         if isinstance(error, (UntrustedServerError, ssl.SSLCertVerificationError)):
             return True
         error = error.__cause__ or error.__context__
     return False
-
-
-def _unknown(error: Exception, holder: object, name: str) -> object:
-    return None
-
-
-@never_raises(_unknown)
-def _attribute(holder: object, name: str) -> object:
-    return getattr(holder, name, None)  # a property of a foreign exception may raise
-
-
-def _status_of(error: BaseException) -> int | None:
-    for holder in (error, _attribute(error, "response")):
-        for name in ("status", "status_code", "code"):
-            status = _attribute(holder, name)
-            if isinstance(status, int) and 100 <= status <= 599:
-                return int(status)
-    return None

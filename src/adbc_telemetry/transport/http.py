@@ -22,6 +22,8 @@ from urllib3.exceptions import HTTPError, NameResolutionError, NewConnectionErro
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.hosts import base_url
 from adbc_telemetry.core.native import RLock
+from adbc_telemetry.core.suppression import without_spans
+from adbc_telemetry.transport.auth import SYSTEM_TLS, TlsFiles
 from adbc_telemetry.transport.errors import (
     ExportError,
     HttpStatusError,
@@ -130,8 +132,9 @@ class Answer(Struct, frozen=True):
 class HttpTransport:
     """Keep-alive connections to one host. Thread-safe; survives a fork."""
 
-    def __init__(self, host: str) -> None:
+    def __init__(self, host: str, tls: TlsFiles = SYSTEM_TLS) -> None:
         self._url = base_url(host)
+        self._tls = tls
         self._closed = False
         self._holds_open = True
         self.after_fork_in_child()
@@ -192,9 +195,11 @@ class HttpTransport:
         try:
             if connections is None:
                 connections = self._connect_first()
-            return _exchange(connections, method, self._url + path, headers, body, request)
+            with without_spans():
+                return _exchange(connections, method, self._url + path, headers, body, request)
         # ValueError: a header that cannot be sent.
         except (HTTPError, HTTPException, OSError, ValueError) as error:
+            request.discard()
             if request.cancelled or (deadline is not None and time.monotonic() >= deadline):
                 raise RequestCancelledError("the deadline came") from error
             raise _translate(error) from error
@@ -220,7 +225,7 @@ class HttpTransport:
 
     def _connect_first(self) -> urllib3.PoolManager:
         # Don't hold the lock: TLS reads certificates from the disk, and `close` and `preempt` would wait for that.
-        made = _make_connections(self._url)
+        made = _make_connections(self._url, self._tls)
         with self._lock:
             if self._closed:
                 raise RequestCancelledError("the exporter is closed")
@@ -296,13 +301,13 @@ def _read(response: urllib3.BaseHTTPResponse) -> bytes:
     return bytes(answer)
 
 
-def _make_connections(url: str) -> urllib3.PoolManager:
+def _make_connections(url: str, tls: TlsFiles) -> urllib3.PoolManager:
     # block=True: else urllib3 warns in the host program's log when more connections are in use than it keeps.
     options: dict[str, Any] = {"maxsize": _CONNECTIONS, "block": True}
     proxy = proxy_for(url)
     with fork_gate:  # TLS loads certificates, and libraries of the system with them
         if url.startswith("https://"):
-            options["ssl_context"] = make_tls_context()
+            options["ssl_context"] = make_tls_context(tls)
         if proxy is None:
             connections = urllib3.PoolManager(**options)
         else:

@@ -2,11 +2,13 @@
 
 `RetryingTransport` makes each attempt with an `HttpTransport`, and waits between attempts. A wait ends at once on a
 deadline, a close or a preemption; there is no retry after a deadline or a close.
+
+A `Retry-After` holds for the endpoint and not only for the request that got it: later requests wait for its end too.
+Each client adds a random part to it, so that clients that were refused together do not come back together.
 """
 
 from __future__ import annotations
 
-import gzip
 import time
 from collections.abc import Mapping
 from random import SystemRandom
@@ -14,14 +16,16 @@ from typing import TYPE_CHECKING, Final
 
 from msgspec import Struct
 
-from adbc_telemetry.config import TelemetryConfiguration, checked_config
+from adbc_telemetry.config import Compression, TelemetryConfiguration, checked_config
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.hosts import base_url, normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent
 from adbc_telemetry.core.version import __version__
-from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
+from adbc_telemetry.transport.auth import SYSTEM_TLS, Auth, TlsFiles, checked_auth, credentials
+from adbc_telemetry.transport.compression import compressed
 from adbc_telemetry.transport.errors import (
+    CredentialsChangedError,
     ExportError,
     HttpStatusError,
     RequestCancelledError,
@@ -31,9 +35,14 @@ from adbc_telemetry.transport.errors import (
 if TYPE_CHECKING:
     from adbc_telemetry.transport.http import HttpTransport
 
+_UNSUPPORTED_MEDIA_TYPE: Final = 415
 _MAX_BACKOFF_SECONDS: Final = 30.0
 # Not `random.uniform`: its sequence belongs to the host program, and a forked child would repeat the parent's.
-_uniform = SystemRandom().uniform
+_random = SystemRandom()
+_uniform = _random.uniform
+
+
+_SPREAD: Final = 0.25  # the random part of a Retry-After that each client adds, at most
 
 
 class Wait(Struct, frozen=True):
@@ -85,6 +94,7 @@ class RetryingTransport:
         config: `max_retries`, `retry_delay_ms`, `request_timeout_ms` and `compression`.
         auth: returns the headers that authenticate a request; called for every request, on the sending thread.
         anonymous_path: the path for requests without credentials; None for the same `path`.
+        tls: files for TLS, instead of what the system has.
 
     Raises:
         ValueError: `host` names no host, `config` makes no sense, or `auth` is given and `host` is plain HTTP to
@@ -100,18 +110,21 @@ class RetryingTransport:
         *,
         auth: Auth | None = None,
         anonymous_path: str | None = None,
+        tls: TlsFiles = SYSTEM_TLS,
     ) -> None:
         self.host = normalize_host(host)
         self._path = path
         self._anonymous_path = path if anonymous_path is None else anonymous_path
         self._config = checked_config(config)
         self._auth = checked_auth(self.host, auth)
+        self._tls = tls
+        self._compression: Compression = config.compression
         self._transport: HttpTransport | None = None
         self._closed = False
         self._expires: float | None = None
         self._preemptions = _Preemptions()
         self._holds_open = True
-        self._quiet_until = 0.0  # the end of a Retry-After that a preemption has cut short; 0 for none
+        self._quiet_until = 0.0  # the end of a Retry-After that no request has waited for yet; 0 for none
         self.after_fork_in_child()
         renew_in_child(self)
 
@@ -125,24 +138,45 @@ class RetryingTransport:
         """Where requests go."""
         return base_url(self.host) + (self._anonymous_path if self._auth is None else self._path)
 
-    def post(self, body: bytes, headers: Mapping[str, str], deadline: float | None) -> bytes | None:
+    def post(
+        self,
+        body: bytes,
+        headers: Mapping[str, str],
+        deadline: float | None,
+        *,
+        anonymous: bool | None = None,
+    ) -> bytes | None:
         """Post `body`, again after a failure that may pass.
 
         Args:
             body: what to send; it is compressed here if the configuration says so.
             headers: what to say about it, besides credentials, compression and user agent.
             deadline: the `time.monotonic()` value by which this returns, or None.
+            anonymous: whether `body` is meant for requests without credentials; None for any request.
 
         Returns:
             The answer's body; None if it was too long.
 
         Raises:
             ExportError: of the last attempt; see `HttpTransport.post`.
+            CredentialsChangedError: `anonymous` is not how it is.
         """
         headers = {**headers, "User-Agent": f"adbc-telemetry/{__version__}"}
-        if self._config.compression == "gzip":
-            headers["Content-Encoding"] = "gzip"
-            body = gzip.compress(body, compresslevel=6, mtime=0)
+        compression = self._compression
+        if compression == "none":
+            return self._post(body, headers, deadline, anonymous)
+        encoded = {**headers, "Content-Encoding": compression}
+        try:
+            return self._post(compressed(body, compression), encoded, deadline, anonymous)
+        except HttpStatusError as error:
+            if error.status != _UNSUPPORTED_MEDIA_TYPE:
+                raise
+        self._compression = "none"  # the endpoint has said that it does not take it
+        return self._post(body, headers, deadline, anonymous)
+
+    def _post(
+        self, body: bytes, headers: dict[str, str], deadline: float | None, anonymous: bool | None
+    ) -> bytes | None:
         with self._lock:
             seen = self._preemptions
             quiet_until = self._quiet_until
@@ -151,14 +185,23 @@ class RetryingTransport:
         retries = 0
         while True:
             try:
-                return self._attempt(body, headers, deadline)
+                return self._attempt(body, headers, deadline, anonymous)
             except ExportError as error:
                 wait = wait_before_retry(error, retries, self._config)
                 if wait is None:
+                    self._remember_quiet(error)
                     raise
-                if not self._wait(time.monotonic() + wait.seconds, deadline, seen, wait.asked):
+                until = time.monotonic() + wait.seconds + (_spread(wait.seconds) if wait.asked else 0.0)
+                if not self._wait(until, deadline, seen, wait.asked):
                     raise
                 retries += 1
+
+    def _remember_quiet(self, error: ExportError) -> None:
+        """No retry is left, but the endpoint has asked for quiet: the next request waits for that."""
+        seconds = error.retry_after if isinstance(error, HttpStatusError) else None
+        if seconds and not is_terminal_error(error):
+            with self._lock:
+                self._quiet_until = max(self._quiet_until, time.monotonic() + seconds + _spread(seconds))
 
     def expire(self, deadline: float) -> None:
         """Have every request, also one under way, be over by `deadline` (`time.monotonic()`)."""
@@ -196,8 +239,12 @@ class RetryingTransport:
         if transport is not None:
             transport.close()
 
-    def _attempt(self, body: bytes, headers: dict[str, str], deadline: float | None) -> bytes | None:
+    def _attempt(
+        self, body: bytes, headers: dict[str, str], deadline: float | None, anonymous: bool | None
+    ) -> bytes | None:
         authentication = credentials(self.host, self._auth)
+        if anonymous is not None and anonymous is not (authentication is None):
+            raise CredentialsChangedError(authentication is None)
         transport = self._transport or self._make_transport()
         with self._lock:
             if self._closed:
@@ -220,7 +267,7 @@ class RetryingTransport:
         # The first time this imports urllib3. Don't do it with the lock: the dispatcher takes the lock in `preempt`.
         with fork_gate:
             from adbc_telemetry.transport.http import HttpTransport
-        return HttpTransport(self.host)
+        return HttpTransport(self.host, self._tls)
 
     def _wait(self, until: float, deadline: float | None, seen: _Preemptions, asked: bool) -> bool:
         """Wait until `until`; return False at once if that is past the deadline, or the transport is closed.
@@ -256,6 +303,10 @@ class RetryingTransport:
         """Have every wait look again at what has changed. Called with the lock."""
         changed, self._changed = self._changed, ReentrantEvent()
         changed.set()
+
+
+def _spread(seconds: float) -> float:
+    return _random.uniform(0, _SPREAD * seconds)
 
 
 def _earlier(one: float | None, other: float | None) -> float | None:

@@ -19,6 +19,7 @@ from adbc_telemetry.core.fork import fork_gate
 from adbc_telemetry.core.native import is_green, local
 from adbc_telemetry.core.native import socket as native_socket
 from adbc_telemetry.core.native import ssl as native_ssl
+from adbc_telemetry.transport.auth import SYSTEM_TLS, TlsFiles
 from adbc_telemetry.transport.resolver import Address, Resolution
 
 _SEND_BUFFER_BYTES = 512 * 1024
@@ -69,6 +70,13 @@ class RequestUnderWay:
             with contextlib.suppress(OSError):  # it may not be connected
                 # Not SSLSocket.shutdown: that drops the TLS state, which the other thread is using.
                 native_socket.SocketType.shutdown(sock, socket.SHUT_RDWR)
+
+    def discard(self) -> None:
+        """Close the socket now. After a failure half-read answers refer to it, until the garbage collector comes by."""
+        sock = self.socket
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                native_socket.close(sock.detach())
 
 
 class _UnderWay(local):
@@ -156,14 +164,13 @@ def _connected(address: Address, request: RequestUnderWay) -> socket.socket:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
         request.use(sock)
         sock.connect(where)
+        if not isinstance(sock, DeadlineSocket):
+            sock = DeadlineSocket(family, kind, protocol, fileno=sock.detach())
+            request.use(sock)  # it may be cancelled by now
     except BaseException:
         sock.close()
         raise
-    if isinstance(sock, DeadlineSocket):
-        return sock
-    taken_over = DeadlineSocket(family, kind, protocol, fileno=sock.detach())
-    request.use(taken_over)
-    return taken_over
+    return sock
 
 
 def _has_been_replaced() -> bool:
@@ -191,9 +198,19 @@ def is_silent(sock: Any) -> bool:
     return False
 
 
-def make_tls_context() -> ssl.SSLContext:
-    """A TLS context that trusts what the system trusts, for TLS 1.2 and later."""
-    context = native_ssl.create_default_context()
+def _no_password() -> str:
+    raise OSError("the client's key has a password")  # without this, OpenSSL asks for it at the terminal
+
+
+def make_tls_context(files: TlsFiles = SYSTEM_TLS) -> ssl.SSLContext:
+    """A TLS context for TLS 1.2 and later, that trusts what the system trusts unless `files` has an authority.
+
+    Raises:
+        OSError: a file cannot be read, or is not what it should be.
+    """
+    context = native_ssl.create_default_context(cafile=files.authority)
+    if files.client_certificate is not None:
+        context.load_cert_chain(files.client_certificate, files.client_key, password=_no_password)
     context.minimum_version = native_ssl.TLSVersion.TLSv1_2
     context.sslsocket_class = _DeadlineTLSSocket
     return context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import socket
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -133,3 +134,25 @@ def test_a_breaker_that_opens_at_the_first_failure_is_told(
     found = {step.name: step.finding for step in checked(server.url).steps}
     assert found["breaker"].diagnosis is not None
     assert found["breaker"].diagnosis.label == "circuit-open"
+
+
+def test_a_file_takes_the_event_without_a_network(diagnosed: Check, tmp_path: Path) -> None:
+    file = tmp_path / "events.jsonl"
+    assert diagnosed(f"file://{file}") == {}
+    [line] = file.read_text().splitlines()
+    assert json.loads(line)["entry"]["sql_driver_log"]["system_configuration"]["client_app_name"]
+
+
+def test_a_file_in_a_folder_that_is_not_there(diagnosed: Check, tmp_path: Path) -> None:
+    assert diagnosed(f"file://{tmp_path}/missing/events.jsonl") == {"test event": "file-not-writable"}
+
+
+def test_an_opentelemetry_collector_takes_the_event(diagnosed: Check, server: TelemetryServer) -> None:
+    server.always = lambda request: Reply(body=b"")
+    assert diagnosed(f"otlp+{server.url}") == {}
+    assert [request.path for request in server.requests] == ["/v1/logs"]
+
+
+def test_an_opentelemetry_collector_that_wants_credentials(diagnosed: Check, server: TelemetryServer) -> None:
+    server.always = lambda request: Reply(401)
+    assert diagnosed(f"otlp+{server.url}") == {"test event": "unauthorized"}

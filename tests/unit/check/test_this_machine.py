@@ -108,3 +108,10 @@ def test_the_documentation_names_each_diagnosis_with_its_remedy() -> None:
     for diagnosis in Diagnosis:
         row = f"| `{diagnosis.label}` | {diagnosis.value.cause} | {diagnosis.value.remedy} |"
         assert row in page, row
+
+
+def test_an_endpoint_whose_package_is_not_installed(
+    diagnosed: Check, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("adbc_telemetry.export.endpoints._has_opentelemetry", lambda: False)
+    assert diagnosed("otlp+http://127.0.0.1:4318") == {"endpoint": "needs-extra"}

@@ -23,6 +23,7 @@ from adbc_telemetry import schema  # noqa: E402
 from adbc_telemetry.collector.bodies import MAX_BODY_BYTES  # noqa: E402
 from adbc_telemetry.collector.server import Collector  # noqa: E402
 from adbc_telemetry.collector.store import journal  # noqa: E402
+from adbc_telemetry.core import zstd  # noqa: E402
 from support.collecting import (  # noqa: E402
     Sender,
     a_log,
@@ -140,6 +141,13 @@ def test_a_body_that_is_no_request_is_a_bad_request(sender: Sender) -> None:
     status, response = sender.post(b"SECRET")
     assert (status, response.numProtoSuccess) == (400, 0)
     assert response.errors == ["The body is not JSON."]
+
+
+@pytest.mark.skipif(not zstd.is_available(), reason="needs zstd")
+def test_a_body_in_zstd_is_read(sender: Sender) -> None:
+    body = zstd.zstd().compress(request_body(encoded(a_log())))
+    status, response = sender.post(body, Content_Encoding="zstd")
+    assert (status, response.numProtoSuccess) == (200, 1)
 
 
 def test_a_body_that_is_not_gzip_or_torn_is_a_bad_request(sender: Sender) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable
 from decimal import Decimal
@@ -63,6 +64,7 @@ def _statements(draw: st.DrawFn) -> StatementTelemetryContext:
         ),
         default_compression_enabled=draw(st.none() | st.booleans()),
         user_agent=draw(_TEXT),
+        error_categories=draw(st.booleans()),
     )
     statement = StatementTelemetryContext(
         session,
@@ -73,6 +75,7 @@ def _statements(draw: st.DrawFn) -> StatementTelemetryContext:
     )
     statement.retry_count = draw(st.none() | st.integers(-(2**63), 2**63 - 1) | _ODD)
     statement.chunk_id = draw(st.none() | st.integers(0, 2**63 - 1) | _ODD)
+    statement.volume_operation = draw(st.none() | st.sampled_from(schema.VolumeOperationType) | _ODD)
     if draw(st.booleans()):
         statement.is_compressed = draw(st.booleans() | _ODD)
     if draw(st.booleans()):
@@ -286,13 +289,15 @@ _FACTS: dict[str, Callable[[StatementTelemetryContext], object]] = {
     ),
     "its own id": lambda statement: setattr(statement, "statement_id", "01ef-5b7c"),
     "chunks told": lambda statement: statement.set_chunk_details(total_chunks_present=7),
+    "volume": lambda statement: setattr(statement, "volume_operation", schema.VolumeOperationType.PUT),
 }
 
 
 @pytest.mark.parametrize("first", _FACTS)
 def test_statements_that_differ_in_one_fact_are_not_told_alike(first: str) -> None:
-    encoder, session = LogEncoder(), TelemetrySessionContext(session_id="s")
-    for fact in (first, *_FACTS):
+    encoder = LogEncoder()
+    sessions = [TelemetrySessionContext(session_id="s", error_categories=told) for told in (False, True)]
+    for fact, session in itertools.product((first, *_FACTS), sessions):
         statement = StatementTelemetryContext(session)
         _FACTS[fact](statement)
         statement.emit()

@@ -44,12 +44,13 @@ class Endpoint:
         self.outcome = ExportOutcome.DELIVERED
         self.calls = 0
         self.error: Exception | None = None
+        self.retry_after: Any = None
 
     def export(self, logs: Sequence[TelemetryFrontendLog], *, deadline: float | None = None) -> ExportResult:
         self.calls += 1
         if self.error is not None:
             raise self.error
-        return ExportResult(outcome=self.outcome)
+        return ExportResult(outcome=self.outcome, retry_after=self.retry_after)
 
     def close(self) -> None:
         pass
@@ -107,6 +108,25 @@ def test_after_the_timeout_two_successes_close_it(clock: Clock) -> None:
     assert exporter.state is HALF_OPEN
     assert export(exporter) == [ExportOutcome.DELIVERED]
     assert exporter.state is CLOSED
+
+
+def test_an_open_circuit_stays_open_for_as_long_as_the_endpoint_has_asked(clock: Clock) -> None:
+    endpoint = Endpoint()
+    exporter = guarded(endpoint)
+    endpoint.retry_after = 60.0
+    fail(exporter, endpoint, 3)
+    assert exporter.state is OPEN
+    clock.now += 59
+    assert export(exporter) == [ExportOutcome.DROPPED]
+    assert endpoint.calls == 3
+    clock.now += 2
+    endpoint.retry_after = None
+    assert export(exporter, 2) == 2 * [ExportOutcome.DELIVERED]
+    assert exporter.state is CLOSED
+    endpoint.retry_after = "soon"
+    fail(exporter, endpoint, 3)
+    clock.now += 11
+    assert export(exporter) == [ExportOutcome.DELIVERED]
 
 
 @pytest.mark.parametrize("successes", [0, 1])

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from adbc_telemetry import (
+    ConnectionTelemetry,
     InMemoryTelemetryExporter,
     TelemetryClient,
     TelemetryClientManager,
@@ -67,9 +68,10 @@ def test_a_local_connection_does_not_share_the_client_that_sends(
     with (
         manager.acquire(server.url, TelemetryConfiguration(enabled=True)) as sending,
         manager.acquire(server.url, local) as staying,
-        manager.acquire("another.example", local) as staying_too,
+        manager.acquire(server.url, local) as staying_too,
     ):
         assert staying.client is staying_too.client
+        assert staying.client.host == sending.client.host
         sending.client.enqueue(make_log("sent"))
         staying.client.enqueue(make_log("kept"))
     assert server.accepted == ["sent"]
@@ -133,6 +135,30 @@ def test_debugging_prints_each_event_to_stderr_and_opens_no_socket() -> None:
         *2 * ["CREATE_SESSION", "DELETE_SESSION"],
     ]
     assert "secret" not in ended.stderr
+
+
+@pytest.mark.parametrize("authenticated", [True, False])
+def test_debugging_shows_ids_only_where_they_would_travel(
+    authenticated: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("ADBC_TELEMETRY_DEBUG", "1")
+    calls: list[int] = []
+
+    def auth() -> dict[str, str]:
+        calls.append(1)
+        return {}
+
+    telemetry = ConnectionTelemetry.create(
+        driver_name="tiny",
+        driver_version="1",
+        host="host.example",
+        auth=auth if authenticated else None,
+        workspace_id=42,
+    )
+    telemetry.close()
+    events = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+    assert [event.get("workspace_id") for event in events] == 2 * [42 if authenticated else None]
+    assert calls == []
 
 
 def test_without_debugging_the_same_program_opens_sockets(server: TelemetryServer) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
-from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_ERROR, SEVERITY_NUMBER_INFO
+from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN
 
 from adbc_telemetry import ExportOutcome, OtlpTelemetryExporter, schema
 from adbc_telemetry.export import otlp_mapping
@@ -30,8 +31,9 @@ from adbc_telemetry.export import otlp_mapping
 
 @pytest.fixture(autouse=True)
 def nothing_of_the_operator(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("ENDPOINT", "HEADERS", "LOGS_ENDPOINT", "LOGS_HEADERS"):
-        monkeypatch.delenv(f"OTEL_EXPORTER_OTLP_{name}", raising=False)
+    for name in os.environ:
+        if name.startswith("OTEL_"):
+            monkeypatch.delenv(name)
 
 
 @pytest.fixture
@@ -159,6 +161,51 @@ def test_a_statement_becomes_an_event_with_the_attributes_of_the_conventions(
     }
 
 
+@pytest.mark.parametrize(
+    ("operation", "name"),
+    [
+        (schema.OperationType.CREATE_SESSION, "adbc.session"),
+        (schema.OperationType.DELETE_SESSION, "adbc.session"),
+        (schema.OperationType.EXECUTE_STATEMENT, "adbc.statement"),
+        (None, "adbc.statement"),
+    ],
+)
+def test_an_event_is_named_after_what_it_is_about(
+    exporter: OtlpTelemetryExporter,
+    collector: TelemetryServer,
+    operation: schema.OperationType | None,
+    name: str,
+) -> None:
+    detail = schema.OperationDetail(operation_type=operation)
+    event = schema.SqlExecutionEvent(operation_detail=detail)
+
+    assert exporter.export([make_log(sql_operation=event)])
+
+    _, record = only_record(collector)
+    assert (record.event_name, record.severity_text) == (name, "INFO")
+
+
+def test_the_environment_adds_to_the_resource(
+    collector: TelemetryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(
+        "OTEL_RESOURCE_ATTRIBUTES",
+        "service.name=no,deployment.environment.name=a%20b,host.arch=own,telemetry.sdk.name=no,nonsense, =x",
+    )
+    monkeypatch.setenv("OTEL_SERVICE_NAME", "the service")
+    exporter = OtlpTelemetryExporter(collector.url)
+
+    assert exporter.export([make_log(system_configuration=SYSTEM)])
+
+    exporter.close()
+    resource, _ = only_record(collector)
+    assert resource["service.name"] == "the service"
+    assert resource["deployment.environment.name"] == "a b"
+    assert resource["host.arch"] == "own"  # the user has the last word about what the user names
+    assert resource["telemetry.sdk.name"] == "adbc-telemetry"
+    assert resource["adbc.telemetry.client_app_name"] == "billing"
+
+
 def test_the_process_becomes_the_resource(
     exporter: OtlpTelemetryExporter, collector: TelemetryServer
 ) -> None:
@@ -214,8 +261,13 @@ def test_a_failed_statement_is_an_error_of_its_class_and_nothing_more(
     assert exporter.export([make_log(error_info=error)])
 
     _, record = only_record(collector)
-    assert record.severity_number == SEVERITY_NUMBER_ERROR
-    assert values(record.attributes)["error.type"] == "ProgrammingError"
+    assert record.event_name == "db.client.operation.exception"
+    assert (record.severity_number, record.severity_text) == (SEVERITY_NUMBER_WARN, "WARN")
+    attributes = values(record.attributes)
+    assert (attributes["error.type"], attributes["exception.type"]) == (
+        "ProgrammingError",
+        "ProgrammingError",
+    )
     assert b"alice" not in collector.requests[0].body
 
 

@@ -183,7 +183,7 @@ def test_many_rows_are_told_with_the_arguments_that_say_how_many_were_wanted() -
 
 
 def test_all_rows_are_the_end_of_the_results() -> None:
-    assert after(FETCH_ALL, [])[1] == [mock.call.fetched(True)]
+    assert after(FETCH_ALL, [])[1] == [mock.call.fetched(True, [])]
 
 
 def test_a_cursor_that_is_closed_ends_its_statement() -> None:
@@ -199,7 +199,8 @@ def test_a_cursors_call_that_fails_fails_the_statement(watch: Watch) -> None:
 def test_an_execution_starts_a_statement_and_asks_the_cursor_for_rows() -> None:
     operation = CURSOR_OPERATIONS["execute"]
     thing, calls = after(Execution(operation, lambda args, kwargs: args[0]), None, "SELECT 1")
-    assert calls == [mock.call.begin(operation, "SELECT 1"), mock.call.executed(thing)]
+    begun = mock.call.begin(operation, "SELECT 1", thing, ("SELECT 1",), {})
+    assert calls == [begun, mock.call.executed(thing)]
 
 
 def test_a_connection_that_closes_ends_its_session_and_one_that_does_not_stays_open() -> None:
@@ -212,8 +213,9 @@ def test_an_operation_of_the_connection_is_a_statement_of_its_own() -> None:
     operation = CONNECTION_OPERATIONS["adbc_get_table_types"]
     watch = ConnectionOperation(operation)
     thing, calls = after(watch, None)
-    statement = thing._adbc_telemetry.begin.return_value
-    assert calls == [mock.call.begin(operation, {}), mock.call.finish(statement, operation.returns_arrow)]
+    call = thing._adbc_telemetry.begin.return_value
+    begun = mock.call.begin(operation, thing, (), {})
+    assert calls == [begun, mock.call.finish(call, operation.returns_arrow)]
     error = ValueError()
     assert after_error(watch, error)[1] == mock.call.fail(mock.ANY, error)
 

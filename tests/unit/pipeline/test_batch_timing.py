@@ -154,3 +154,53 @@ def test_at_exit_every_event_is_due_at_once() -> None:
     look(timing, 100.0 + REST, 1)
     timing.batch_taken()
     assert look(timing, 101.0, 1).at == 101.0
+
+
+# How large a batch may be.
+
+LARGEST, PATIENCE = 50, 1.0
+
+
+def growing(patience: float = PATIENCE) -> BatchTiming:
+    return BatchTiming(BATCH, CAPACITY, INTERVAL, largest=LARGEST, patience=patience)
+
+
+def test_a_batch_has_the_usual_size_until_the_load_has_lasted() -> None:
+    timing = growing()
+    sizes = []
+    for step in range(8):
+        now = 100.0 + step * 0.2
+        sizes.append(timing.size(now))
+        timing.batch_taken()
+        timing.full_batch_sent(now, BATCH)
+    assert sizes == [BATCH] * 5 + [LARGEST] * 3
+
+
+def test_a_pause_ends_the_load() -> None:
+    timing = growing()
+    for step in range(8):
+        timing.full_batch_sent(100.0 + step * 0.2, BATCH)
+    assert timing.size(101.5) == LARGEST
+    assert timing.size(101.7) == BATCH
+    timing.full_batch_sent(101.7, BATCH)
+    assert timing.size(101.7) == BATCH
+    assert timing.size(101.9) == BATCH
+
+
+def test_without_patience_a_batch_may_be_large_at_once() -> None:
+    assert growing(patience=0.0).size(100.0) == LARGEST
+
+
+def test_after_a_failure_the_usual_size_holds_until_a_full_batch_is_delivered() -> None:
+    timing = growing(patience=0.0)
+    timing.batch_failed()
+    assert timing.size(100.0) == BATCH
+    timing.full_batch_sent(100.0, 0)
+    assert timing.size(100.0) == LARGEST
+
+
+def test_the_usual_size_is_the_largest_where_nothing_else_is_said() -> None:
+    timing = make_timing()
+    for step in range(100):
+        timing.full_batch_sent(100.0 + step * 0.1, BATCH)
+    assert timing.size(110.0) == BATCH

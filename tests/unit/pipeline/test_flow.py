@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from adbc_telemetry import TelemetryConfiguration
-from adbc_telemetry.export.base import BatchOutcome, ExportOutcome
+from adbc_telemetry.export.base import BatchOutcome, ExportOutcome, ExportResult
 from adbc_telemetry.pipeline.flow import EventFlow, Unsent
 from adbc_telemetry.pipeline.lifecycle import ClientState, Lifecycle
 from adbc_telemetry.protocols import ClientStats
@@ -50,7 +50,7 @@ def give_back(
 ) -> Unsent | None:
     delivered = flow.in_flight.count - len(unsent)
     batch = BatchOutcome(delivered=delivered, rejected=0, unsent=list(unsent))
-    return flow.batch_returned(batch, outcome, preempted=preempted)
+    return flow.batch_returned(batch, ExportResult(outcome), preempted=preempted)
 
 
 def unsent_batch(events: Sequence[Any]) -> BatchOutcome:
@@ -121,7 +121,7 @@ def test_with_a_spool_the_caller_writes_unsent_events_down() -> None:
     batch, _ = flow.take_batch()
     assert give_back(flow, FAILED, batch) is Unsent.TO_SPOOL
     assert stats(flow).in_flight == 3, "until they are written"
-    flow.batch_spooled(unsent_batch(batch), FAILED, 2)
+    flow.batch_spooled(unsent_batch(batch), ExportResult(FAILED), 2)
     assert (stats(flow).spooled, stats(flow).failed, stats(flow).in_flight) == (2, 1, 0)
 
 
@@ -147,7 +147,7 @@ def test_a_batch_that_is_written_to_a_hanging_disk_is_counted_once() -> None:
     flow.begin_close(0.0)
     assert flow.take_rest() == ([], [])
     flow.end(complete=False)
-    flow.batch_spooled(unsent_batch(batch), FAILED, 3)
+    flow.batch_spooled(unsent_batch(batch), ExportResult(FAILED), 3)
     assert (stats(flow).failed, stats(flow).spooled) == (3, 0)
 
 

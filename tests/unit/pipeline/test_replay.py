@@ -143,7 +143,7 @@ def test_segments_are_sent_one_after_the_other_each_from_its_end(endpoint: Endpo
         replay.send_batch()
     assert endpoint.batches == ["de", "bc", "a", "fg"]
     assert (first.ids, second.ids) == ("", "")
-    assert (replay.delivered, replay.refused) == (7, 0)
+    assert (replay.counts.delivered, replay.counts.refused) == (7, 0)
 
 
 def test_a_batch_that_is_not_delivered_stays_in_its_segment_and_is_sent_again_after_a_pause(
@@ -187,7 +187,7 @@ def test_what_is_left_of_a_batch_is_written_anew_before_the_batch_is_cut_off(end
     endpoint.answers = [ExportResult(ExportOutcome.FAILED, delivered=1, rejected=1)]
     replay.send_batch()
     assert (spool.appended, segment.ids, segment.released) == (["cd"], "x", True)
-    assert (replay.delivered, replay.refused) == (1, 1)
+    assert (replay.counts.delivered, replay.counts.refused) == (1, 1)
 
 
 def test_what_is_left_of_a_batch_and_cannot_be_written_keeps_the_whole_batch(endpoint: Endpoint) -> None:
@@ -204,7 +204,7 @@ def test_refused_events_leave_the_spool_and_are_remembered(endpoint: Endpoint, c
     replay, spool = replay_of(endpoint, segment)
     endpoint.answers = [ExportResult(ExportOutcome.REJECTED, reason="HTTP 400")]
     replay.send_batch()
-    assert (segment.ids, replay.refused, pause_of(replay, clock)) == ("", 2, 0)
+    assert (segment.ids, replay.counts.refused, pause_of(replay, clock)) == ("", 2, 0)
     assert spool.diagnostics.last_failure is not None
     assert spool.diagnostics.last_failure.reason == "HTTP 400"
 
@@ -214,7 +214,7 @@ def test_an_exporter_that_raises_has_failed_and_is_counted(endpoint: Endpoint, c
     replay, _ = replay_of(endpoint, segment)
     endpoint.answers = [RuntimeError()]
     replay.send_batch()
-    assert (segment.ids, replay.errors.value(), pause_of(replay, clock)) == ("ab", 1, PAUSE)
+    assert (segment.ids, replay.counts.errors.value(), pause_of(replay, clock)) == ("ab", 1, PAUSE)
 
 
 def test_while_a_batch_is_sent_no_other_is_begun(endpoint: Endpoint, clock: Clock) -> None:
@@ -331,6 +331,6 @@ def test_a_forked_child_leaves_the_segment_to_its_parent_and_starts_anew(
     replay.send_batch()
     replay.after_fork_in_child()
     assert segment.released, "the child would keep the parent's lock alive"
-    assert (pause_of(replay, clock), replay.delivered) == (0, 0)
+    assert (pause_of(replay, clock), replay.counts.delivered) == (0, 0)
     replay.send_batch()
     assert endpoint.batches == ["cd"], "the child has sent the parent's segment"

@@ -199,7 +199,20 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Endpoint:
 
 
 @pytest.fixture
-def transport(endpoint: Endpoint, waits: Waits, jitter: Jitter) -> RetryingTransport:
+def spread(monkeypatch: pytest.MonkeyPatch) -> list[float]:
+    """What each client adds to a Retry-After: nothing, in these tests; the times that it was asked about."""
+    asked: list[float] = []
+
+    def none(seconds: float) -> float:
+        asked.append(seconds)
+        return 0.0
+
+    monkeypatch.setattr(retry, "_spread", none)
+    return asked
+
+
+@pytest.fixture
+def transport(endpoint: Endpoint, waits: Waits, jitter: Jitter, spread: list[float]) -> RetryingTransport:
     return RetryingTransport("host", "/path", CONFIG)
 
 
@@ -345,3 +358,24 @@ def test_a_transport_that_holds_nothing_open_tells_it_to_connections_made_later(
     assert endpoint.calls == []
     post(transport)
     assert endpoint.calls == ["hold nothing open"]
+
+
+def test_a_retry_after_that_no_retry_is_left_for_holds_for_the_next_request(
+    transport: RetryingTransport, endpoint: Endpoint, waits: Waits, spread: list[float]
+) -> None:
+    endpoint.outcomes = [HttpStatusError(429, retry_after=9.0) for _ in range(4)]
+    with pytest.raises(HttpStatusError, match="429"):
+        post(transport)
+    assert waits.seconds == [9.0, 9.0, 9.0]
+    assert post(transport) == b"ok"
+    assert waits.seconds == [9.0, 9.0, 9.0, 9.0]
+    assert post(transport) == b"ok"
+    assert len(waits.seconds) == 4, "it holds once"
+    assert spread == [9.0, 9.0, 9.0, 9.0]
+
+
+def test_clients_that_were_refused_together_come_back_one_by_one() -> None:
+    waits = sorted(retry._spread(8.0) for _ in range(1000))
+    assert 0.0 <= waits[0] < 0.1
+    assert 1.9 < waits[-1] <= 2.0
+    assert 0.9 < waits[500] < 1.1

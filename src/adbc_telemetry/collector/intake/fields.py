@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Final
 
-from adbc_telemetry.collector.intake.limits import INT64_MAX, PRIVATE_FIELDS
+from adbc_telemetry.collector.intake.limits import INT64_MAX, PRIVATE_FIELDS, PUBLIC_WORDS
 from adbc_telemetry.collector.intake.unknown import UnknownNames
 
 # Bounded, so that no number of endless digits is made.
@@ -171,6 +171,22 @@ class EnumField(Field):
         return known
 
 
+class WordField(Field):
+    """A field for the text of an error, which is dropped unless it is one of the public words."""
+
+    __slots__ = ()
+
+    @staticmethod
+    def takes(value: Any) -> bool:
+        """Whether it is one of the words and nothing else."""
+        return type(value) is str and value in PUBLIC_WORDS
+
+    def read(self, value: Any, findings: Findings) -> str:
+        """See `Field`."""
+        word: str = value
+        return word
+
+
 class MessageField(Field):
     """A message, with its fields by each of the names that they may come under."""
 
@@ -187,7 +203,7 @@ class MessageField(Field):
         fields = self._fields
         for name, inner in value.items():
             field = fields.get(name)
-            if field is None:
+            if field is None or (type(field) is WordField and not field.takes(inner)):
                 findings.pass_over(value, name, self.path)
             elif inner is not None:
                 read = field.read(inner, findings)

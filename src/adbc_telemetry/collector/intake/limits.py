@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
+from adbc_telemetry.driver_facts.error_category import ErrorCategory
+
 MAX_EVENT_ID: Final = 128
 """Characters of an event's id."""
 MAX_LOG: Final = 1024 * 1024
@@ -23,5 +25,6 @@ INT32_FIELDS: Final = frozenset(
     }
 )
 
-# Fields for the text of an error, which may quote SQL, values and paths: never stored.
+# Fields for the text of an error, which may quote SQL, values and paths: never stored, but for these bare words.
 PRIVATE_FIELDS: Final = frozenset({"stack_trace"})
+PUBLIC_WORDS: Final = tuple(category.value for category in ErrorCategory)

@@ -18,6 +18,7 @@ from adbc_telemetry.collector.intake.fields import (
     MessageField,
     TextField,
     TextsField,
+    WordField,
     WorkspaceField,
 )
 from adbc_telemetry.collector.intake.limits import INT32_FIELDS, INT32_MAX, INT64_MAX, PRIVATE_FIELDS
@@ -31,7 +32,9 @@ def _camel_case(name: str) -> str:
 def _fields_of(message: type[msgspec.Struct], path: str) -> dict[str, Field]:
     fields: dict[str, Field] = {}
     for field in msgspec.structs.fields(message):
-        if field.name not in PRIVATE_FIELDS:  # they are passed over with the unknown ones, which finds them
+        if field.name in PRIVATE_FIELDS:
+            _add(fields, WordField(field.name, f"{path}.{field.name}"))
+        else:
             (kind,) = (each for each in get_args(field.type) if each is not NoneType)
             _add(fields, _field(kind, field.name, f"{path}.{field.name}" if path else field.name))
     if message is schema.FrontendLogContext:

@@ -1,7 +1,7 @@
 """The fast path: recognises a log in the wire's own form by one decode.
 
 The checks are types. From the messages of `schema` stricter clones are derived once, with the integer ranges of the
-wire, enums as plain names, null refused and private texts unknown, so that msgspec checks a log while it reads it.
+wire, enums as plain names, null and private texts refused, so that msgspec checks a log while it reads it.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from adbc_telemetry.collector.intake.limits import (
     INT64_MAX,
     MAX_EVENT_ID,
     PRIVATE_FIELDS,
+    PUBLIC_WORDS,
 )
 
 _Int32 = Annotated[int, msgspec.Meta(ge=-INT32_MAX - 1, le=INT32_MAX)]
@@ -45,12 +46,11 @@ def event_id_if_canonical(text: str) -> str | None:
 
 
 def _strict(message: type[msgspec.Struct]) -> type[msgspec.Struct]:
-    """The strict clone of a message: same name, same fields but for private ones, nothing optional but by absence."""
+    """The strict clone of a message: nothing optional but by absence, and of private texts the public words only."""
     fields: list[Any] = []
     for field in msgspec.structs.fields(message):
-        if field.name in PRIVATE_FIELDS:
-            continue
-        strict_type = _strict_type(field.name, field.type)
+        is_private = field.name in PRIVATE_FIELDS
+        strict_type = Literal[PUBLIC_WORDS] if is_private else _strict_type(field.name, field.type)
         if field.name in _REQUIRED_FIELDS:
             fields.append((field.name, strict_type))
         else:

@@ -57,7 +57,7 @@ def _intake() -> dict[str, Any]:
             {
                 "name": "Content-Encoding",
                 "in": "header",
-                "description": "`gzip` or `identity`; 415 for anything else.",
+                "description": "`gzip`, `zstd` where the collector has it, or `identity`; 415 for anything else.",
                 "schema": {"type": "string"},
             }
         ],
