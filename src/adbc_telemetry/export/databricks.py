@@ -79,7 +79,7 @@ class DatabricksTelemetryExporter(HttpTelemetryExporter):
         return self._transport
 
     def encode(self, logs: Sequence[TelemetryFrontendLog]) -> list[bytes | None]:
-        """Logs as strings of a request like the last one: with credentials, or without and then without ids."""
+        """The `logs` as strings of a request like the last one: with credentials, or without and then without ids."""
         with self._encoding:
             encoder = self._anonymous_encoder if self.anonymous else self._encoder
             return encoder.encode_strings(logs)
