@@ -363,7 +363,11 @@ class FakeClock:
         self.time_ns += passed
 
     def __enter__(self) -> FakeClock:
-        for name in ("context", "instrumentation.installation"):  # whatever takes the time of a statement
+        for name in (
+            "connection",
+            "context",
+            "instrumentation.installation",
+        ):  # whatever takes the time of a statement
             importlib.import_module(f"adbc_telemetry.{name}")
 
         real = {"monotonic_ns": time.monotonic_ns, "time_ns": time.time_ns}

@@ -126,7 +126,7 @@ def test_the_metrics_of_the_pipeline_arrive_and_equal_its_stats(rotel: Rotel) ->
             point
             for metric in found
             for point in getattr(metric, metric.WhichOneof("data")).data_points
-            if attributes_of(point)["server.port"] == rotel.port
+            if attributes_of(point).get("server.port") == rotel.port  # earlier tests had other endpoints
         ]
 
     wait_until(lambda: points("otel.sdk.exporter.log.exported"))

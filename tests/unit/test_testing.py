@@ -34,6 +34,7 @@ from adbc_telemetry.testing import (
     event_of,
 )
 from support.logs import ids_of, make_log, make_logs
+from support.process import running_python
 
 
 def test_a_captured_client_is_a_client_and_keeps_what_it_gets() -> None:
@@ -210,3 +211,23 @@ def test_importing_it_loads_no_extra_and_nothing_of_http() -> None:
     )
     answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert answer.stdout.strip() == "[]"
+
+
+def test_a_fake_clock_is_that_of_a_connections_telemetry_even_if_it_is_imported_later() -> None:
+    program = """
+import adbc_telemetry
+from adbc_telemetry.testing import CapturingExporter, FakeClock
+captured = CapturingExporter()
+with FakeClock() as clock:
+    telemetry = adbc_telemetry.ConnectionTelemetry.create(
+        {"adbc.databricks.telemetry.enabled": "true"},
+        driver_name="tiny", driver_version="1", host="host.example", exporter=captured, opened_in_ms=7,
+    )
+    with telemetry.statement():
+        clock.advance_ms(250)
+    telemetry.close()
+print([log.operation_latency_ms for log in captured.driver_logs])
+"""
+    with running_python(program) as running:
+        ended = running.end(60)
+    assert (ended.stdout, ended.stderr) == ("[7, 250, 0]\n", "")

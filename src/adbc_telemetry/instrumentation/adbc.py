@@ -61,6 +61,13 @@ def is_adbc_connection(connection: object) -> bool:
     return dbapi is not None and isinstance(connection, dbapi.Connection)
 
 
+def itself(connection: Any) -> Any:
+    """The connection behind the proxies of other packages, such as wrapt's, which pass for it."""
+    while not issubclass(type(connection), sys.modules[DBAPI_MODULE].Connection):
+        connection = connection.__wrapped__
+    return connection
+
+
 def recorder_of(connection: Any) -> SessionRecorder | None:
     """The recorder of an instrumented connection; None of any other."""
     recorder: SessionRecorder | None = vars(connection).get(STATE)
@@ -349,17 +356,17 @@ def _sql(args: Args, kwargs: Kwargs) -> object:
     return args[0] if args else kwargs.get("operation")
 
 
-class _HandOut(CursorCall):
-    """A method that hands out the results, to be read in another way than by the cursor."""
+class _Stream(CursorCall):
+    """A method that hands out a stream, which is left alone."""
 
     __slots__ = ()
 
     def finish(self, told: Any, thing: Any, result: Any, args: Args, kwargs: Kwargs) -> Any:
-        told.handed_out()
+        told.handed_out_stream()
         return result
 
 
-class _Reader(_HandOut):
+class _Reader(CursorCall):
     """A method that hands out a reader, which is watched as well."""
 
     __slots__ = ()
@@ -374,7 +381,7 @@ _FETCHES: Final[dict[Fetch, Watch]] = {
     Fetch.MANY: FETCH_MANY,
     Fetch.ALL: FETCH_ALL,
     Fetch.READER: _Reader(),
-    Fetch.STREAM: _HandOut(),
+    Fetch.STREAM: _Stream(),
 }
 # The driver manager's own call `fetchone` of the cursor, which is watched.
 _CALL_FETCHONE: Final = ("next", "__next__")

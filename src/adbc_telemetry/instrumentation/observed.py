@@ -32,7 +32,7 @@ class ObservedStatements(StatementRecorder):
     Here `awaits_rows` stays true while there are rows to come, so that each row is told and counted.
     """
 
-    __slots__ = ("_observed", "_rows")
+    __slots__ = ("_is_streamed", "_observed", "_rows")
 
     _rows: int | None
 
@@ -61,6 +61,7 @@ class ObservedStatements(StatementRecorder):
         if observed is None and connection.session is None and not operation.commits_first:
             return  # nothing is to be told of it
         self._rows = 0
+        self._is_streamed = False
         super().begin(operation, sql)
 
     # The call is over even if another thread has ended the statement: only this one can take back its context.
@@ -76,6 +77,10 @@ class ObservedStatements(StatementRecorder):
             self._observed.returned()
         if self.under_way:
             super().fail(error)
+
+    def handed_out_stream(self) -> None:
+        super().handed_out_stream()
+        self._is_streamed = True
 
     def fetched(self, over: bool, fetched: object = None) -> None:
         if not self.under_way:
@@ -110,8 +115,9 @@ class ObservedStatements(StatementRecorder):
         observed = self._observed
         if observed is not None:
             first_ns = self._first_batch_ns
-            # A stream is read where nothing can be counted.
             were_read = self.awaits_rows and (first_ns is not None or consumed_ns is not None)
+            if self._is_streamed:  # when it was read is not known, but it was while the cursor was open
+                ended_ns = monotonic_ns()
             statement_id = id_of(number) if has_event else None
             rows = self._rows if were_read else None
             observed.ended(Outcome(statement_id, error, first_ns, consumed_ns, ended_ns, rows))

@@ -48,13 +48,14 @@ class Settings:
             What the program is to use: the connection itself, or the proxy of one that is not ADBC's.
         """
         if adbc.is_adbc_connection(connection):
-            if adbc.is_closed(connection):
+            raw = adbc.itself(connection)
+            if adbc.is_closed(raw):
                 return connection
-            recorder = adbc.recorder_of(connection)
+            recorder = adbc.recorder_of(raw)
             if recorder is None:
-                adbc.follow(connection, lambda: self._start_session(facts_of_adbc(connection), session_id))
+                adbc.follow(raw, lambda: self._start_session(facts_of_adbc(raw), session_id))
             elif recorder.session is None:  # it is observed already; see `observers`
-                recorder.take_session(self._start_session(facts_of_adbc(connection), session_id))
+                recorder.take_session(self._start_session(facts_of_adbc(raw), session_id))
             return connection
         recorder = pep249.recorder_of(connection)
         if recorder is not None and recorder.session is None:

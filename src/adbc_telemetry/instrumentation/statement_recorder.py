@@ -136,6 +136,10 @@ class StatementRecorder:
         if self.under_way:
             self.active_ns = monotonic_ns()
 
+    def handed_out_stream(self) -> None:
+        """The results are to be read from a stream of the driver's, which does not tell."""
+        self.handed_out()
+
     @never_raises(_count_error)
     def fetched_many(self, cursor: Any, rows: list[Any], args: tuple[Any, ...], kwargs: Any) -> None:
         """`fetchmany` has returned: fewer rows than it was asked for are the last."""

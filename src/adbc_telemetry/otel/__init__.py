@@ -8,6 +8,8 @@ systems            which database it is, and where
 query_text         what may be told of a text, where the user has asked for it
 errors, metrics
 trace_parent       tells the driver which span its own spans belong to
+sampling           asks the sampler before there is a span
+collecting         spans that the garbage collector ends
 other_spans        finds out that another instrumentation has a span of the statement
 pipeline_metrics   `observe_pipeline`: the account of every client, as `otel.sdk.*` metrics
 """

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 from opentelemetry.instrumentation.instrumentor import BaseInstrumentor
 from opentelemetry.metrics import MeterProvider
@@ -22,6 +23,8 @@ from adbc_telemetry.otel.systems import NOWHERE, Place, place_of_pep249, system_
 from adbc_telemetry.otel.trace_parent import TraceParent
 
 Connection = TypeVar("Connection")
+
+_VARIABLES: Final = "OTEL_PYTHON_ADBC_"
 
 
 class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
@@ -43,10 +46,17 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
         Args:
             tracer_provider, meter_provider: of OpenTelemetry; by default the global ones.
             capture_query_text: tell the text of statements without its literals, the names of tables, and messages of
-                errors. False by default.
-            capture_returned_rows: give spans the number of rows (`db.response.returned_rows`). False by default.
+                errors. By default what the environment's `OTEL_PYTHON_ADBC_CAPTURE_QUERY_TEXT` says; else False.
+            capture_returned_rows: give spans the number of rows (`db.response.returned_rows`). False by default, or
+                `OTEL_PYTHON_ADBC_CAPTURE_RETURNED_ROWS`.
         """
-        tracing = _tracing(**kwargs)
+        tracing = _tracing(
+            **{
+                "capture_query_text": _is_asked_for("CAPTURE_QUERY_TEXT"),
+                "capture_returned_rows": _is_asked_for("CAPTURE_RETURNED_ROWS"),
+                **kwargs,
+            }
+        )
         self._tracing = tracing
         self._follow = partial(_follow, tracing)
         if add_follower(self._follow):
@@ -102,6 +112,11 @@ class ADBCInstrumentor(BaseInstrumentor):  # type: ignore[misc, unused-ignore]
         return left
 
 
+def _is_asked_for(what: str) -> bool:
+    """Whether the environment asks for it: `opentelemetry-instrument` gives no arguments."""
+    return os.environ.get(f"{_VARIABLES}{what}", "").strip().lower() in ("1", "true", "yes", "on")
+
+
 def _tracing(
     tracer_provider: TracerProvider | None = None,
     meter_provider: MeterProvider | None = None,
@@ -118,7 +133,8 @@ def _tracing(
 def _follow(tracing: Tracing, connection: Any) -> Any:
     """Observe a connection that is not observed yet, or no more; leave any other as it is."""
     if adbc.is_adbc_connection(connection):
-        return _follow_adbc(tracing, connection)
+        _follow_adbc(tracing, adbc.itself(connection))
+        return connection
     recorder = pep249.recorder_of(connection)
     raw = connection if recorder is None else connection.__wrapped__
     if pep249.is_closed(raw) or (recorder is not None and _is_observed(recorder)):
@@ -132,10 +148,10 @@ def _follow(tracing: Tracing, connection: Any) -> Any:
     return connection
 
 
-def _follow_adbc(tracing: Tracing, connection: Any) -> Any:
+def _follow_adbc(tracing: Tracing, connection: Any) -> None:
     recorder = adbc.recorder_of(connection)
     if adbc.is_closed(connection) or (recorder is not None and _is_observed(recorder)):
-        return connection
+        return
     told = place_of(connection.adbc_database)
     place = place_of_adbc(connection, told if isinstance(told, Place) else NOWHERE)
     driver = " ".join(map(str, driver_name_and_version(connection)))
@@ -144,7 +160,6 @@ def _follow_adbc(tracing: Tracing, connection: Any) -> Any:
         adbc.follow(connection, lambda: _observed(observer))
     else:
         recorder.observer = observer
-    return connection
 
 
 def _observed(observer: ConnectionSpans) -> SessionRecorder:
@@ -161,13 +176,14 @@ def _is_observed(recorder: SessionRecorder) -> bool:
 @never_raises(lambda error, connection: connection)
 def _leave(connection: Any) -> Any:
     is_adbc = adbc.is_adbc_connection(connection)
-    recorder = adbc.recorder_of(connection) if is_adbc else pep249.recorder_of(connection)
+    raw = adbc.itself(connection) if is_adbc else connection
+    recorder = adbc.recorder_of(raw) if is_adbc else pep249.recorder_of(raw)
     if recorder is None:
         return connection
     recorder.observer = None
     if recorder.session is not None:
         return connection
     if is_adbc:
-        adbc.leave(connection)
+        adbc.leave(raw)
         return connection
     return connection.__wrapped__

@@ -45,6 +45,12 @@ from adbc_telemetry.otel.attributes import (
     SCHEMA_URL,
     STATEMENT_ID,
 )
+from adbc_telemetry.otel.collecting import (
+    catch_up,
+    put_off,
+    run_outside_of_collection,
+    watch_the_collector,
+)
 from adbc_telemetry.otel.descriptions import Description, Descriptions
 from adbc_telemetry.otel.errors import error_type, status_code
 from adbc_telemetry.otel.metrics import Metrics
@@ -82,6 +88,7 @@ class Tracing:
         capture_query_text: bool,
         capture_returned_rows: bool,
     ) -> None:
+        watch_the_collector()
         self.is_on = True
         self.errors = 0
         self._provider = tracer_provider
@@ -132,12 +139,8 @@ class ConnectionSpans:
         # Of a query that is not recorded nothing is to be told. And nothing in it could begin a span of its own: a
         # driver of ADBC runs no code of Python's, and this one does not take the parent of its spans.
         may_be_ignored = operation is _EXECUTE and self._is_native
-        if (
-            may_be_ignored
-            and self._parent is None
-            and self._early.is_no(context)
-            and not tracing.metrics.are_on
-        ):
+        is_early_no = may_be_ignored and self._parent is None and self._early.is_no(context)
+        if is_early_no and not tracing.metrics.are_on:
             return None
         description = self._descriptions.describe(operation, sql, args, kwargs)
         if sql is not None and (context or SQLALCHEMY in modules):
@@ -145,6 +148,8 @@ class ConnectionSpans:
             if other is not None:
                 self._tell_driver(other, thing)
                 return _OperationOfAnother(tracing, description, other, context)
+        if put_off:
+            catch_up()
         begun_ns, begun_at_ns = monotonic_ns(), time_ns()
         span = self._tracer.start_span(
             description.name, context, _CLIENT, description.attributes, None, begun_at_ns, False, False
@@ -203,6 +208,9 @@ class OperationSpan:
             detach(token)
 
     def ended(self, outcome: Outcome) -> None:
+        run_outside_of_collection(self._end, outcome)
+
+    def _end(self, outcome: Outcome) -> None:
         _, error, first_batch_ns, last_batch_ns, ended_ns, rows = outcome
         span, tracing = self.span, self.tracing
         took_ns = ended_ns - self._begun_ns
@@ -252,6 +260,9 @@ class _OperationOfAnother:
         """The span is the other's to end."""
 
     def ended(self, outcome: Outcome) -> None:
+        run_outside_of_collection(self._end, outcome)
+
+    def _end(self, outcome: Outcome) -> None:
         if self._is_measured:
             attributes = self._description.metric_attributes
             if outcome.error is not None:

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from opentelemetry.semconv._incubating.attributes import db_attributes as incubating
 
+from adbc_telemetry.otel import ADBCInstrumentor
 from adbc_telemetry.otel.attributes import DB_RESPONSE_RETURNED_ROWS, TABLE
 from adbc_telemetry.otel.errors import status_code
 from support.spans import Spans, follows_the_table
@@ -126,6 +127,24 @@ def test_a_first_word_that_is_not_sql_s_is_not_told(raw: Any, spans: Spans) -> N
         run("HIDDEN 1")(spans.follow(raw))
     assert spans.one.name == "main"
     assert "HIDDEN" not in spans.one.to_json()
+
+
+@pytest.mark.parametrize(("word", "asked"), [("true", True), ("1", True), ("no", False), ("", False)])
+@pytest.mark.parametrize("argument", [None, False])
+def test_the_environment_may_ask_and_an_argument_beats_it(
+    word: str, asked: bool, argument: bool | None, spans: Spans, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sqlite = pytest.importorskip("adbc_driver_sqlite.dbapi")
+    monkeypatch.setenv("OTEL_PYTHON_ADBC_CAPTURE_QUERY_TEXT", word)
+    given = {} if argument is None else {"capture_query_text": argument}
+    ADBCInstrumentor().instrument(tracer_provider=spans.tracer_provider, **given)
+    try:
+        with sqlite.connect() as connection:
+            run("SELECT 1")(connection)
+    finally:
+        ADBCInstrumentor().uninstrument()
+    told = "db.query.text" in spans.all[-1].attributes
+    assert told is (asked and argument is None)
 
 
 def test_the_buckets_are_those_of_the_conventions(raw: Any, spans: Spans) -> None:

@@ -8,7 +8,13 @@ from typing import Any
 import pytest
 from opentelemetry.instrumentation.dbapi import instrument_connection
 
-from adbc_telemetry import TelemetryClient, TelemetryConfiguration
+from adbc_telemetry import (
+    InMemoryTelemetryExporter,
+    TelemetryClient,
+    TelemetryConfiguration,
+    instrument,
+)
+from adbc_telemetry.otel import ADBCInstrumentor
 from adbc_telemetry.schema import TelemetryFrontendLog
 from support.server import Reply, TelemetryServer
 from support.spans import Spans
@@ -16,10 +22,14 @@ from support.spans import Spans
 SELECT = "SELECT 1 AS n UNION ALL SELECT 2"
 
 
-def test_dbapi_around_ours_makes_the_one_span_of_the_statement(raw: Any, spans: Spans) -> None:
-    connection = instrument_connection(
-        "theirs", spans.follow(raw), "sqlite", tracer_provider=spans.tracer_provider
-    )
+@pytest.mark.parametrize("ours_first", [True, False])
+def test_dbapi_around_ours_makes_the_one_span_of_the_statement(
+    ours_first: bool, raw: Any, spans: Spans
+) -> None:
+    def theirs(connection: Any) -> Any:
+        return instrument_connection("theirs", connection, "sqlite", tracer_provider=spans.tracer_provider)
+
+    connection = theirs(spans.follow(raw)) if ours_first else spans.follow(theirs(raw))
     with spans.tracer().start_as_current_span("request"):
         cursor = connection.cursor()
         cursor.execute(SELECT)
@@ -34,6 +44,21 @@ def test_dbapi_around_ours_makes_the_one_span_of_the_statement(raw: Any, spans: 
     # It is measured, since theirs follows the old conventions, which have no metrics.
     rows = spans.points("db.client.response.returned_rows")
     assert [point.sum for point in rows] == [2]
+
+
+def test_under_dbapi_ours_can_be_undone_and_events_recorded(raw: Any, spans: Spans) -> None:
+    kind = type(raw)
+    connection = instrument_connection("theirs", raw, "sqlite", tracer_provider=spans.tracer_provider)
+    assert ADBCInstrumentor.uninstrument_connection(spans.follow(connection)) is connection
+    assert type(raw) is kind
+    exporter = InMemoryTelemetryExporter()
+    assert instrument(connection, exporter=exporter) is connection
+    with connection.cursor() as cursor:
+        cursor.execute(SELECT)
+        assert cursor.fetchall() == [(1,), (2,)]
+    connection.close()
+    assert len(exporter.logs) == 3
+    assert spans.names == ["SELECT"]
 
 
 def test_a_failure_under_dbapi_is_theirs_to_tell(raw: Any, spans: Spans) -> None:

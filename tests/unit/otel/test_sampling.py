@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -87,6 +88,34 @@ def test_of_what_is_not_recorded_nothing_is_computed(raw: Any, monkeypatch: pyte
     monkeypatch.delattr(descriptions.Descriptions, "describe")
     query(connection)
     assert connection._adbc_telemetry.observer.tracing.errors == 0
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda cursor: [cursor.fetchone(), cursor.fetchone()],
+        lambda cursor: cursor.fetchmany(2),
+        lambda cursor: list(cursor),
+        lambda cursor: cursor.fetch_arrow_table(),
+        lambda cursor: cursor.fetch_record_batch().read_all(),
+        lambda cursor: cursor.fetch_arrow(),
+        lambda cursor: cursor.adbc_prepare("SELECT 1"),
+        lambda cursor: cursor.executescript("SELECT 1"),
+    ],
+)
+def test_the_results_of_what_is_not_recorded_are_read_in_every_way(
+    read: Callable[[Any], object], raw: Any
+) -> None:
+    spans = Spans(ALWAYS_OFF, measured=False)
+    connection = spans.follow(raw)
+    for _ in range(2):
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT 1")
+            read(cursor)
+            with pytest.raises(Exception, match="no such table"):
+                cursor.execute("SELECT * FROM missing")
+    recorder = connection._adbc_telemetry
+    assert (recorder.errors, recorder.observer.tracing.errors) == (0, 0)
 
 
 @pytest.mark.parametrize(

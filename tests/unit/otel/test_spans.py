@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import threading
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -192,6 +193,18 @@ def test_a_reader_that_outlives_its_cursor_ends_the_span_with_its_last_batch(
     assert batches.read_all().num_rows == 3
     cursor.close()
     assert events_of(spans.one) == ["adbc.first_batch", "adbc.last_batch"]
+
+
+def test_a_stream_s_span_lasts_until_the_cursor_is_closed_and_counts_no_rows(
+    cursor: Any, spans: Spans
+) -> None:
+    cursor.execute(THREE_ROWS)
+    assert pyarrow.table(cursor.fetch_arrow()).num_rows == 3
+    read_at = time.time_ns()
+    cursor.close()
+    assert spans.one.end_time >= read_at
+    assert events_of(spans.one) == []
+    assert spans.points("db.client.response.returned_rows") == []
 
 
 def test_a_cursor_that_is_dropped_ends_its_span_once(connection: Any, spans: Spans) -> None:
