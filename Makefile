@@ -120,4 +120,4 @@ release-check: $(STAMP)
 	$(BIN)/python release/check.py
 
 clean:
-	rm -rf $(VENV) $(VENV)-* $(BENCH_VENV) .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-* $(BENCH_VENV) build .coverage .coverage.* .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -61,7 +61,7 @@ def name_role(
     target = PUBLIC.get(text.removesuffix("()"))
     if target is None:
         return [code], []
-    docname = inliner.document.settings.env.current_document.docname
+    docname = inliner.document.settings.env.docname
     attributes = {"refdomain": "py", "reftype": "obj", "reftarget": target, "refdoc": docname}
     return [pending_xref(rawtext, code, refexplicit=True, **attributes)], []
 

@@ -255,6 +255,11 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
         """How the results really come, as the reader knows that the server's answer has led to.
 
         What it names beats the session's defaults: a connection that may get links to files gets small results inline.
+
+        Args:
+            result_format: None for the one so far.
+            is_compressed: None for what holds so far.
+            total_chunks_present: how many chunks the server has promised.
         """
         if result_format is not None:
             self.result_format = result_format
@@ -279,7 +284,7 @@ class StatementTelemetryContext(_OfSession, LoggedStatement, kw_only=True, eq=Fa
 
     @never_raises(_count_error)
     def record_error(self, exception: BaseException) -> None:
-        """The statement has failed. Of `exception` its class's name and category are kept; the first one counts."""
+        """The statement has failed. Of `exception` its class's name and category are kept; the first counts."""
         if self._error_name is None:
             self._error_name = type(exception).__name__
             self._error_category = error_category(exception)

@@ -52,6 +52,7 @@ def test_a_page_says_of_each_block_how_it_is_tested(page: str) -> None:
         assert not block.word or block.word.startswith(WORDS), f"{block}: {block.word}"
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a POSIX shell")
 def test_a_block_that_fails_fails_its_page(tmp_path: Path, server: TelemetryServer) -> None:
     for number, block in enumerate(
         [

@@ -90,9 +90,7 @@ def blocks(path: Path) -> list[Block]:
 
 def pages() -> list[Path]:
     """All pages of the documentation and of the examples."""
-    return sorted(
-        [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")]
-    )
+    return sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
 
 
 def starts_a_collector(page: list[Block]) -> bool:

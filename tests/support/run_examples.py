@@ -14,6 +14,7 @@ from typing import Any
 
 def main(file: str) -> None:
     names: dict[str, Any] = {}
+    sys.path[0] = ""  # files of the page's folder, as for a reader's own Python
     for program in json.loads(Path(file).read_text(encoding="utf-8")):
         print("\x1e", flush=True)
         if not program["continues"]:
