@@ -89,8 +89,10 @@ def blocks(path: Path) -> list[Block]:
 
 
 def pages() -> list[Path]:
-    """All pages of the documentation and of the examples."""
-    return sorted([*(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")])
+    """The README, and all pages of the documentation and of the examples."""
+    return sorted(
+        [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *(ROOT / "examples").glob("*/README.md")]
+    )
 
 
 def starts_a_collector(page: list[Block]) -> bool:
