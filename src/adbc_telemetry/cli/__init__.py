@@ -5,13 +5,13 @@ report       what was collected, as tables
 export       all events into a file
 fetching     asks a running collector
 units        durations and sizes
+extras       the packages that a command needs
 errors       how a command fails, and writes its output
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -20,6 +20,7 @@ from typing import Final, NamedTuple, NoReturn
 from adbc_telemetry.cli.collect import add_collect, add_serve, run_collect, run_serve
 from adbc_telemetry.cli.errors import CommandError
 from adbc_telemetry.cli.export import add_export, run_export
+from adbc_telemetry.cli.extras import require_extras
 from adbc_telemetry.cli.report import add_report, run_report
 from adbc_telemetry.core.version import __version__
 
@@ -28,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0, or 2 when it could not do its work."""
     try:
         options = _parser().parse_args(arguments)
-        _require_extra()
+        require_extras(*_COMMANDS[options.command].extras)
         return _COMMANDS[options.command].run(options)
     except CommandError as error:
         print(f"adbc-telemetry: {error}", file=sys.stderr)
@@ -41,6 +42,7 @@ class _Command(NamedTuple):
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
+    extras: tuple[str, ...] = ("collector",)
 
 
 _COMMANDS: Final = {
@@ -65,16 +67,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in _COMMANDS.items():
         command.add_options(commands.add_parser(name, help=command.summary, description=command.summary))
     return parser
-
-
-def _require_extra() -> None:
-    for name in ("duckdb", "numpy", "prometheus_client", "rich", "starlette", "uvicorn", "xxhash"):
-        # Found, not imported: a command loads only what it uses.
-        if importlib.util.find_spec(name) is None:
-            raise CommandError(
-                f"{name} is missing: install adbc-telemetry[collector], "
-                "for instance with: pip install 'adbc-telemetry[collector]'"
-            )
 
 
 if __name__ == "__main__":

@@ -1,15 +1,13 @@
-"""A store that this process only reads: for the page over a folder, while another process may be writing it."""
+"""A store or a table that this process only reads: for the page over it, while another process may be writing it."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from pathlib import Path
 
-from adbc_telemetry.collector.store.commits import Added, StoreUnavailableError
+from adbc_telemetry.collector.destination import AcceptedLog, Added, Health, NotDurableError
 from adbc_telemetry.collector.store.disk import measure, size_of
 from adbc_telemetry.collector.store.layout import open_store
-from adbc_telemetry.collector.store.lines import AcceptedLog
 from adbc_telemetry.collector.store.writer import StoreHealth
 
 
@@ -17,7 +15,12 @@ class ReadOnlyStore:
     """Stands where a `Store` would, and takes no events."""
 
     def __init__(self, path: str | os.PathLike[str]) -> None:
-        self.path = Path(path)
+        self.place = os.fspath(path)
+        """The folder."""
+
+    @property
+    def largest_log(self) -> None:
+        """None: it takes no log at all."""
 
     async def start(self) -> None:
         """See whether there is a store.
@@ -25,7 +28,7 @@ class ReadOnlyStore:
         Raises:
             StoreError: there is none.
         """
-        self._folder = open_store(self.path)
+        self._folder = open_store(self.place)
 
     async def stop(self, timeout: float = 0.0) -> None:
         """There is nothing to stop."""
@@ -34,19 +37,15 @@ class ReadOnlyStore:
         """Events are for a collector.
 
         Raises:
-            StoreUnavailableError: always.
+            NotDurableError: always.
         """
-        raise StoreUnavailableError
+        raise NotDurableError
 
-    def health(self) -> StoreHealth:
+    def health(self) -> Health:
         """The sizes; the counts are those of a process that takes no events."""
         size, free_bytes = measure(self._folder)
         return StoreHealth(
             problems=[],
-            events=0,
-            duplicates=0,
-            failed_requests=0,
-            newest_commit_age_seconds=None,
             journal_bytes=sum(size_of(segment.path) for segment in self._folder.segments()),
             bytes=size,
             free_bytes=free_bytes,
