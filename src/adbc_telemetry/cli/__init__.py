@@ -4,6 +4,8 @@ collect      a collector, and its page alone (`serve`)
 report       what was collected, as tables
 export       all events into a file
 fetching     asks a running collector
+sink         events from Kafka into a Delta table
+storage      options of object stores
 units        durations and sizes
 extras       the packages that a command needs
 errors       how a command fails, and writes its output
@@ -22,6 +24,7 @@ from adbc_telemetry.cli.errors import CommandError
 from adbc_telemetry.cli.export import add_export, run_export
 from adbc_telemetry.cli.extras import require_extras
 from adbc_telemetry.cli.report import add_report, run_report
+from adbc_telemetry.cli.sink import add_sink, run_sink
 from adbc_telemetry.core.version import __version__
 
 
@@ -47,6 +50,7 @@ class _Command(NamedTuple):
 
 _COMMANDS: Final = {
     "collect": _Command("run a collector until it is interrupted", add_collect, run_collect),
+    "sink": _Command("write events from Kafka into a Delta table", add_sink, run_sink, ("kafka", "delta")),
     "report": _Command("print what was collected", add_report, run_report),
     "export": _Command("write all events into a file", add_export, run_export),
     "serve": _Command("serve the page over a store, without taking events", add_serve, run_serve),

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from adbc_telemetry.cli.errors import CommandError, write
 from adbc_telemetry.cli.extras import require_extras
+from adbc_telemetry.cli.storage import add_storage_option, parse_storage_options
 from adbc_telemetry.cli.units import duration, port, size
 
 if TYPE_CHECKING:
@@ -77,7 +78,10 @@ def add_kafka_config(parser: argparse.ArgumentParser) -> None:
 
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
-    parser.add_argument("store", metavar="STORE", help="the folder of a collector; it is only read")
+    parser.add_argument(
+        "store", metavar="STORE|TABLE", help="the folder of a collector, or a Delta table; it is only read"
+    )
+    add_storage_option(parser)
     add_address(parser)
 
 
@@ -125,7 +129,10 @@ def run_collect(options: argparse.Namespace) -> int:
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve the page over a store until a signal ends it."""
-    return _run(_collector(options, read_only=True), options, f"serving {options.store} on {{}}\n")
+    collector = _collector(
+        options, read_only=True, storage_options=parse_storage_options(options.storage_option)
+    )
+    return _run(collector, options, f"serving {options.store} on {{}}\n")
 
 
 def _collector(options: argparse.Namespace, **settings: Any) -> Collector:

@@ -15,8 +15,9 @@ from adbc_telemetry.collector.app import Application
 from adbc_telemetry.collector.destination import Destination
 from adbc_telemetry.collector.flags import FlagsFile
 from adbc_telemetry.collector.queries.service import QueryService
+from adbc_telemetry.collector.queries.sources import is_table
+from adbc_telemetry.collector.readonly import ReadOnlyStore, ReadOnlyTable
 from adbc_telemetry.collector.serving import BackgroundServer, ServingLimits
-from adbc_telemetry.collector.store.reader import ReadOnlyStore
 from adbc_telemetry.collector.store.retention import Retention
 from adbc_telemetry.collector.store.writer import Store
 
@@ -153,6 +154,8 @@ class Collector:
             return self._store(), None
         queries = QueryService(self._store, storage_options=self._storage_options)
         if self._read_only:
+            if is_table(self._store):
+                return ReadOnlyTable(self._store, self._storage_options), queries
             return ReadOnlyStore(self._store), queries
         return Store(self._store, self._retention), queries
 

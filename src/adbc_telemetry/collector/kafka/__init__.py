@@ -30,6 +30,7 @@ Races
 - The buffer may be full half-way through a request: that is "given up" at once.
 - The broker may be away. When the oldest request has waited for `STALLED_SECONDS`, further ones are refused at once;
   those that wait find out when the broker is back. So an outage holds few connections.
-- The brokers may shut the producer out, or its sequence may be broken. The polling thread makes another one. A record that the event loop gives to the first one meanwhile is called back all the same.
+- The brokers may shut the producer out, or its sequence may be broken. The polling thread makes another one. A record
+  that the event loop gives to the first one meanwhile is called back all the same.
 - The end may come while records are on their way: they are flushed until the deadline. What is left was not answered.
 """

@@ -11,6 +11,7 @@ collector takes it, and the sink that reads this partition finds the second one.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
@@ -51,9 +52,9 @@ def headers_of(log: AcceptedLog, received_us: int) -> Headers:
     return [(RECEIVED_AT, b"%d" % received_us), (EVENT_ID, log.event_id.encode())]
 
 
-def received_us(headers: Headers | None) -> int | None:
+def received_us(headers: Headers | Mapping[str, str | bytes | None] | None) -> int | None:
     """When a record's log was received; None if the record does not say, as one of another program."""
-    for name, value in headers or ():
+    for name, value in headers.items() if isinstance(headers, Mapping) else headers or ():
         if name == RECEIVED_AT and isinstance(value, bytes) and value.isdigit() and len(value) <= 16:
             return int(value)
     return None

@@ -15,8 +15,8 @@ import pytest
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
-from adbc_telemetry.collector.store import moving  # noqa: E402
 from adbc_telemetry.collector.destination import Added, NotDurableError  # noqa: E402
+from adbc_telemetry.collector.store import moving  # noqa: E402
 from adbc_telemetry.collector.store.journal import Journal  # noqa: E402
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess  # noqa: E402
 from support.stores import (  # noqa: E402
