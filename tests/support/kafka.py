@@ -69,7 +69,8 @@ class TcpProxy:
             writer.transport.abort()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with self._registered(writer):
+        # The proxy's end cancels it, and asyncio would complain of that.
+        with self._registered(writer), contextlib.suppress(asyncio.CancelledError):
             found = None if self._cut else await self._connect()
             if found is None:
                 return
