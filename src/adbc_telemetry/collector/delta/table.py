@@ -162,7 +162,7 @@ class EventTable:
             DeltaTable.create(
                 self.uri,
                 SCHEMA,
-                mode="ignore",
+                mode="error",
                 partition_by=[DAY],
                 name="adbc-telemetry",
                 configuration=_CONFIGURATION,
