@@ -30,6 +30,8 @@ class TcpProxy:
 
     def __init__(self, targets: Sequence[int] = ()) -> None:
         self.targets = list(targets)
+        self.bytes_to_targets = 0
+        """Sent by clients, since the start."""
         self._cut = False
         self._loop = asyncio.new_event_loop()
         self._writers: set[asyncio.StreamWriter] = set()
@@ -79,7 +81,7 @@ class TcpProxy:
             if found is None:
                 return
             with self._registered(found[1]):
-                await asyncio.gather(self._pass(reader, found[1]), self._pass(found[0], writer))
+                await asyncio.gather(self._pass(reader, found[1], count=1), self._pass(found[0], writer))
 
     async def _connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter] | None:
         for port in random.sample(self.targets, len(self.targets)):
@@ -96,9 +98,10 @@ class TcpProxy:
             self._writers.discard(writer)
             writer.transport.abort()
 
-    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _pass(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, count: int = 0) -> None:
         with contextlib.suppress(OSError, asyncio.CancelledError):
             while piece := await reader.read(_PIECE):
+                self.bytes_to_targets += count * len(piece)
                 writer.write(piece)
                 await writer.drain()
         writer.transport.abort()

@@ -135,12 +135,16 @@ def _file_system(uri: str, storage_options: Mapping[str, str]) -> Any:
     from fsspec.implementations.arrow import ArrowFSWrapper
     from pyarrow.fs import PyFileSystem
 
-    files: Any = ArrowFSWrapper(
-        PyFileSystem(DeltaStorageHandler(uri, dict(storage_options))), skip_instance_cache=True
+    def without_scheme(cls: Any, path: Any) -> str:
+        return str(path).removeprefix(f"{_SCHEME}://")
+
+    # fsspec has no types to inherit from.
+    kind: Any = type(
+        "TableFiles",
+        (ArrowFSWrapper,),
+        {"protocol": _SCHEME, "_strip_protocol": classmethod(without_scheme)},
     )
-    files.protocol = _SCHEME
-    files._strip_protocol = lambda path: str(path).removeprefix(f"{_SCHEME}://")
-    return files
+    return kind(PyFileSystem(DeltaStorageHandler(uri, dict(storage_options))), skip_instance_cache=True)
 
 
 def _microseconds(moment: Any) -> int | None:
