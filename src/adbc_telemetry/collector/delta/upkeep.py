@@ -1,8 +1,8 @@
 """The table's upkeep: small files are compacted, old days deleted, files that are gone for a day vacuumed.
 
 It has a handle of its own on the table, and a thread of its own in a sink that runs. Delta's transactions are all that
-stands between it and those who write. A compaction never disturbs a commit. A day that is deleted may fail one, and then
-it is made again. Of two that compact the same files one fails, which is no harm. So two sinks may do it at once.
+stands between it and those who write. A compaction never disturbs a commit. A day that is deleted may fail one, which
+is made again. Of two that compact the same files one fails, which is no harm. So two sinks may do it at once.
 """
 
 from __future__ import annotations
