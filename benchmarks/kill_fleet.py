@@ -237,7 +237,7 @@ class Fleet:
             check=False,
         )
         for text in (last.stdout, *(log.read_text() for log in self.folder.glob("sink-*.log"))):
-            self.happened["batches that another sink had written"] += text.count(" first.")
+            self.happened["commits that were refused"] += text.count(" first.") + text.count("(CommitFailed")
             for count in re.findall(r"(\d+) duplicates left out", text):
                 self.happened["duplicates left out by sinks that ended"] += int(count)
         if last.returncode != 0:

@@ -50,6 +50,7 @@ def columns_by_duckdb(path: Path, names: Sequence[str]) -> list[tuple[Any, ...]]
     """Some columns of a table, as DuckDB reads its live files."""
     files = DeltaTable(str(path)).file_uris()
     with duckdb.connect() as connection:
-        return connection.execute(
+        found: list[tuple[Any, ...]] = connection.execute(
             f"SELECT {', '.join(names)} FROM read_parquet(?, hive_partitioning = true) ORDER BY ALL", [files]
         ).fetchall()
+        return found

@@ -103,7 +103,7 @@ def consumer_settings(address: KafkaAddress, group: str, given: Mapping[str, str
 
 def explain_bad_settings(error: KafkaException) -> DestinationError:
     """Why librdkafka does not take the settings. Values are not quoted."""
-    name = re.search(r'propert\w+:? "([A-Za-z0-9._]+)"', str(error))
+    name = re.search(r'property:? "([A-Za-z0-9._]+)"', str(error))
     what = f"the setting {name[1]}" if name else "a setting"
     return DestinationError(
         f"Kafka's client does not take {what}; see librdkafka's CONFIGURATION.md for what it may be."

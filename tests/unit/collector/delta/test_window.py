@@ -32,7 +32,7 @@ def test_ids_of_the_table_are_known_and_take_the_place_of_others() -> None:
 def test_many_ids_are_known_and_old_ones_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(window, "_MOST_NEWEST", 1000)
     now = 1_000_000.0
-    monkeypatch.setattr(window.time, "time", lambda: now)
+    monkeypatch.setattr("adbc_telemetry.collector.delta.window.time.time", lambda: now)
     recent = RecentEvents(3600)
     for start in range(0, 5000, 500):
         recent.add(range(start, start + 500))

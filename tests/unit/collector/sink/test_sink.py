@@ -15,7 +15,7 @@ pytest.importorskip("confluent_kafka")
 pytest.importorskip("deltalake")
 pytest.importorskip("duckdb")
 
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
 from adbc_telemetry.collector.delta import table as table_module
 from adbc_telemetry.collector.delta.table import EventTable, Move
@@ -133,12 +133,12 @@ def test_a_sink_that_runs_loses_nothing_while_the_broker_is_away_and_ends_with_a
 def test_commits_that_fail_or_whose_answer_is_lost_write_nothing_twice(
     sinking: Sinking, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write, faults = table_module.write_deltalake, iter(["lost", "failed", "lost"])
+    faults = iter(["lost", "failed", "lost"])
 
     def misbehave(*arguments: Any, **options: Any) -> None:
         fault = next(faults, None)
         if fault != "failed":
-            write(*arguments, **options)
+            write_deltalake(*arguments, **options)
         if fault is not None:
             raise OSError(fault)
 
