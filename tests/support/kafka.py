@@ -156,11 +156,19 @@ class Broker:
         finally:
             consumer.close()
 
-    def produce(self, topic: str, *values: bytes | None, partition: int = 0, headers: Any = None) -> None:
-        """Put records into a partition, as another program would."""
+    def produce(
+        self,
+        topic: str,
+        *values: bytes | None,
+        partition: int = 0,
+        headers: Any = None,
+        at: float | None = None,
+    ) -> None:
+        """Put records into a partition, as another program would; `at` is their time."""
+        timestamp = int((time.time() if at is None else at) * 1000)
         producer = Producer({"bootstrap.servers": self.servers})
         for value in values:
-            producer.produce(topic, value, partition=partition, headers=headers)
+            producer.produce(topic, value, partition=partition, headers=headers, timestamp=timestamp)
         assert producer.flush(TIMEOUT) == 0
 
     def create_topic(self, topic: str, partitions: int = 6) -> str:

@@ -4,12 +4,12 @@ A client sends an event again when its request was not answered 200. Whichever c
 partition where it was before (see `kafka.records`). So the sink that owns the partition has seen the first one, or its
 predecessor has, and then the table holds it.
 
-Ids are hashed to 64 bits, as in the folder store.
+The window is one of the records' time, not of the clock's: a sink that is days behind knows the ids of the hour before
+the records that it reads. Ids are hashed to 64 bits, as in the folder store.
 """
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Sequence
 from typing import Final
 
@@ -31,15 +31,16 @@ class RecentEvents:
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
         self._newest: set[int] = set()
-        self._older: list[tuple[float, Hashes]] = []  # until when they came, oldest first
+        self._newest_until = 0.0  # when the newest of them came, Unix time
+        self._older: list[tuple[float, Hashes]] = []  # likewise
 
     def __len__(self) -> int:
         return len(self._newest) + sum(len(hashes) for _, hashes in self._older)
 
     @property
-    def since(self) -> float:
-        """The window's beginning, Unix time in seconds."""
-        return time.time() - self._seconds
+    def seconds(self) -> float:
+        """The window's length."""
+        return self._seconds
 
     def known(self, hashes: Sequence[int]) -> set[int]:
         """Those of some ids that are in the window."""
@@ -50,22 +51,36 @@ class RecentEvents:
             found.update(wanted[older[places] == wanted].tolist())
         return found
 
-    def add(self, hashes: Iterable[int]) -> None:
-        """Remember ids that are in the table from now on."""
-        self._newest.update(hashes)
-        if len(self._newest) >= _MOST_NEWEST:
-            self._keep(np.fromiter(self._newest, dtype=np.uint64))
-            self._newest = set()
+    def add(self, hashes: Iterable[int], oldest: float, newest: float) -> None:
+        """Remember ids that are in the table from now on, and forget those of before the window.
 
-    def replace(self, event_ids: Iterable[Iterable[str]]) -> None:
-        """Forget all, and remember the ids that the table holds; they come in pieces."""
+        Args:
+            hashes: of the ids.
+            oldest: when the oldest of their records came, Unix time in seconds.
+            newest: when the newest of them came.
+        """
+        self._newest.update(hashes)
+        self._newest_until = max(self._newest_until, newest)
+        if len(self._newest) >= _MOST_NEWEST:
+            self._keep(np.fromiter(self._newest, dtype=np.uint64), self._newest_until)
+            self._newest = set()
+        begin = oldest - self._seconds
+        self._older = [(until, older) for until, older in self._older if until >= begin]
+
+    def replace(self, event_ids: Iterable[Iterable[str]], newest: float) -> None:
+        """Forget all, and remember the ids that the table holds; they come in pieces.
+
+        Args:
+            event_ids: the ids.
+            newest: when the newest of them came, Unix time in seconds, or later.
+        """
         self._newest = set()
+        self._newest_until = 0.0
         self._older = []
         pieces = [np.array([hash_id(each) for each in piece], dtype=np.uint64) for piece in event_ids]
         if any(map(len, pieces)):
-            self._keep(np.concatenate(pieces))
+            self._keep(np.concatenate(pieces), newest)
 
-    def _keep(self, hashes: Hashes) -> None:
+    def _keep(self, hashes: Hashes, until: float) -> None:
         hashes.sort()
-        self._older.append((time.time(), hashes))
-        self._older = [(until, older) for until, older in self._older if until >= self.since]
+        self._older.append((until, hashes))

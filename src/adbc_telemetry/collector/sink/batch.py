@@ -27,6 +27,10 @@ class Batch:
         self.logs: list[Log] = []
         self.hashes: set[int] = set()
         """Of the ids of its logs."""
+        self.oldest = float("inf")
+        """When the oldest of its records came into Kafka, Unix time in seconds."""
+        self.newest = 0.0
+        """When the newest of them came."""
         self._begins = dict(begins)
         self._ends: dict[int, int] = {}
         self._bytes = 0
@@ -51,8 +55,16 @@ class Batch:
         """The offset of the next record of a partition; None if any record may be the first one."""
         return self._ends.get(partition, self._begins[partition])
 
-    def read(self, partition: int, offset: int) -> None:
-        """Note that a record was read, whatever becomes of it."""
+    def read(self, partition: int, offset: int, came: float) -> None:
+        """Note that a record was read, whatever becomes of it.
+
+        Args:
+            partition: of the record.
+            offset: of the record.
+            came: when it came into Kafka, Unix time in seconds.
+        """
+        self.oldest = min(self.oldest, came)
+        self.newest = max(self.newest, came)
         if self.began is None:
             self.began = time.monotonic()
         self._ends[partition] = offset + 1

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 import confluent_kafka
+import duckdb
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 from msgspec import Struct
 
@@ -37,6 +38,8 @@ _LONGEST_BACKOFF: Final = 30.0
 _FIRST_PARTITION_SECONDS: Final = 60.0
 """With `once`: how long the group may take to assign partitions."""
 _WATERMARK_SECONDS: Final = 10.0
+_LONGEST_BEHIND: Final = 14 * 86_400.0
+"""A clock that was wrong must not make a sink read the ids of years."""
 _UPKEEP_SECONDS: Final = 300.0
 _REPORT_SECONDS: Final = 60.0
 _MEMORY_LIMIT: Final = "1GB"
@@ -115,6 +118,7 @@ class Sink:
         self._at_end: set[int] = set()
         self._batch = Batch({})
         self._backoff = 0.0
+        self._remembered_since = 0.0
         self._source: TableSource
         self._consumer: confluent_kafka.Consumer
         self.account = SinkAccount()
@@ -220,7 +224,7 @@ class Sink:
         try:
             self._table.reload()
             begins = {partition: self._table.offset(partition) for partition in self._assigned}
-            self._remember_ids()
+            self._remember_ids(time.time() - self._recent.seconds)
         except CommitFailed as error:
             self._back_off()
             self._log.warn("table", f"{self._table.uri} cannot be read ({error}); it is asked again.")
@@ -239,10 +243,26 @@ class Sink:
         )
         self._state = SinkState.READING
 
-    def _remember_ids(self) -> None:
+    def _remember_ids(self, since: float) -> None:
+        """Read the ids of the events that the table holds and that were received since a moment.
+
+        Raises:
+            CommitFailed: the table cannot be read now.
+        """
         snapshot = self._source.snapshot_of(self._table.state, self._connection)
-        query = recent_ids_sql(snapshot, self._recent.since)
-        self._recent.replace(() if query is None else self._pieces(query))
+        query = recent_ids_sql(snapshot, since)
+        try:
+            self._recent.replace(() if query is None else self._pieces(query), time.time())
+        except (duckdb.Error, OSError) as error:
+            raise CommitFailed(type(error).__name__) from error
+        self._remembered_since = since
+
+    def _remember_earlier_ids(self) -> None:
+        """For records that came long ago, as after a weekend without sinks: the window before them counts."""
+        begin = max(self._batch.oldest - self._recent.seconds, time.time() - _LONGEST_BEHIND)
+        if begin < self._remembered_since:
+            # A little more, so that the next records, which may be older by a little, do not read it all again.
+            self._remember_ids(begin - self._recent.seconds)
 
     def _pieces(self, query: str) -> Iterator[list[str]]:
         cursor = self._connection.execute(query)
@@ -260,24 +280,27 @@ class Sink:
         except Overtaken:
             self.account.overtaken += 1
             _logger.info("Another sink has written the same records of %s first.", self._address)
-            self._state = SinkState.ASKING
+            self._begin_again()
         except CommitFailed as error:
             self.account.failed += 1
             self._back_off()
             self._log.warn(
                 "commit", f"A commit to {self._table.uri} failed ({error}); the table is asked what it holds."
             )
-            self._state = SinkState.ASKING
+            self._begin_again()
         else:
             self._backoff = 0.0
             self.account.commits += 1
             self.account.written += len(batch.logs)
-            self._recent.add(batch.hashes)
+            self._recent.add(batch.hashes, batch.oldest, batch.newest)
             self._batch = Batch({partition: batch.next_offset(partition) for partition in self._assigned})
             self._tell_kafka({partition: move.end for partition, move in moves.items()})
-        if self._state is SinkState.ASKING:
-            self._batch = Batch({})
-            self._consumer.assign([])
+
+    def _begin_again(self) -> None:
+        """Drop the batch, and ask the table."""
+        self._state = SinkState.ASKING
+        self._batch = Batch({})
+        self._consumer.assign([])
 
     def _back_off(self) -> None:
         self._backoff = min(_LONGEST_BACKOFF, max(0.5, 2 * self._backoff))
@@ -301,6 +324,13 @@ class Sink:
                 if read is not None:
                     found.append(read)
         if not found:
+            return
+        try:
+            self._remember_earlier_ids()
+        except CommitFailed as error:
+            self._back_off()
+            self._log.warn("table", f"{self._table.uri} cannot be read ({error}); it is asked again.")
+            self._begin_again()
             return
         known = self._recent.known([number for number, _ in found])
         for number, log in found:
@@ -328,7 +358,7 @@ class Sink:
                 f"{offset - expected} records of {self._address} were deleted before they were read; "
                 "give the topic a longer retention.",
             )
-        self._batch.read(partition, offset)
+        self._batch.read(partition, offset, message.timestamp()[1] / 1000)
         return True
 
     def _is_deleted(self, partition: int, offset: int) -> bool:
@@ -341,9 +371,7 @@ class Sink:
             watermarks = None
         if watermarks is not None and watermarks[0] > offset:
             return True
-        self._state = SinkState.ASKING
-        self._batch = Batch({})
-        self._consumer.assign([])
+        self._begin_again()
         return False
 
     def _read(self, message: confluent_kafka.Message) -> tuple[int, Log] | None:

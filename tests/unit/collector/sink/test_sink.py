@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -53,9 +54,11 @@ class Sinking:
         sink.run()
         return sink
 
-    def produce(self, *event_ids: str, partition: int = 0, headers: Any = None) -> None:
+    def produce(
+        self, *event_ids: str, partition: int = 0, headers: Any = None, at: float | None = None
+    ) -> None:
         values = [log_text(event_id).encode() for event_id in event_ids]
-        self.kafka.produce(self.topic, *values, partition=partition, headers=headers)
+        self.kafka.produce(self.topic, *values, partition=partition, headers=headers, at=at)
 
     def ids(self) -> list[str]:
         return ids_in(self.path)
@@ -110,6 +113,17 @@ def test_once_writes_each_event_that_is_there_once_and_goes_on_where_it_ended(si
     account = sinking.once(group="another").account
     assert (account.written, account.duplicates, account.refused) == (1, 1, 0)
     assert sinking.ids() == ["a", "b", "c", "d"]
+
+
+def test_a_sink_that_is_days_behind_knows_the_ids_of_the_hour_before_its_records(sinking: Sinking) -> None:
+    friday = time.time() - 3 * 86_400
+    headers = [("received_at", b"%d" % (friday * 1_000_000))]
+    sinking.produce("a", headers=headers, at=friday)
+    sinking.once()
+    sinking.produce("b", "a", headers=headers, at=friday + 60)
+    account = sinking.once().account
+    assert (account.written, account.duplicates) == (1, 1)
+    assert sinking.ids() == ["a", "b"]
 
 
 def test_a_sink_that_runs_loses_nothing_while_the_broker_is_away_and_ends_with_all_of_it(
