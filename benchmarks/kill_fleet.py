@@ -224,6 +224,8 @@ class Fleet:
     def end_sinks(self) -> None:
         """End the sinks gracefully, and write what is left."""
         for sink in self._sinks:
+            sink.send(signal.SIGTERM)
+        for sink in self._sinks:
             code = sink.end(signal.SIGTERM)
             if code not in (0, -signal.SIGTERM):  # or it was still being started
                 self.wrong.append(f"a sink ended with {code}")

@@ -123,6 +123,7 @@ def test_while_one_request_has_waited_for_long_others_are_refused_at_once(
         wait_until(lambda: "waiting_events 1.0" in collector.get("/metrics").data.decode())
         assert collector.post(log_text()).status == 503
         assert not first.done()
+        kafka.proxy.mend()
 
 
 def test_more_events_than_may_wait_are_refused_at_once(
