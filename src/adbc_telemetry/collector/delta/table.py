@@ -167,6 +167,8 @@ class EventTable:
                 name="adbc-telemetry",
                 configuration=_CONFIGURATION,
                 storage_options=self._storage_options,
+                # With retries, a second one would put its metadata behind the table of the first one.
+                commit_properties=CommitProperties(max_commit_retries=0),
             )
         except DeltaError:
             # Another sink may have made it just now.
