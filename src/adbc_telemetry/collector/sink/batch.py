@@ -42,7 +42,7 @@ class Batch:
 
     @property
     def moves(self) -> dict[int, Move]:
-        """How far its commit moves each partition of which something was read."""
+        """How far its commit moves each partition that was read."""
         return {partition: Move(self._begins[partition], end) for partition, end in self._ends.items()}
 
     def is_due(self, seconds: float) -> bool:
