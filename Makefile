@@ -27,7 +27,7 @@ $(STAMP): pyproject.toml Makefile
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "setting up $(VENV) ..."
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[adbc,collector,otel]' --group dev
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[adbc,collector,delta,kafka,otel]' --group dev
 	@pwd -P > $(STAMP)
 
 # make demo OPEN=1 leaves the page of its queries running in the end.

@@ -6,14 +6,16 @@ export       all events into a file
 check        why events do not arrive
 demo         the whole way of an event
 fetching     asks a running collector
+sink         events from Kafka into a Delta table
+storage      options of object stores
 units        durations and sizes
+extras       the packages that a command needs
 errors       how a command fails, and writes its output
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -24,7 +26,9 @@ from adbc_telemetry.cli.collect import add_collect, add_serve, run_collect, run_
 from adbc_telemetry.cli.demo import add_demo, run_demo
 from adbc_telemetry.cli.errors import CommandError
 from adbc_telemetry.cli.export import add_export, run_export
+from adbc_telemetry.cli.extras import require_extras
 from adbc_telemetry.cli.report import add_report, run_report
+from adbc_telemetry.cli.sink import add_sink, run_sink
 from adbc_telemetry.core.version import __version__
 
 
@@ -32,10 +36,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code: 0; 1 when a check has failed; 2 when it could not do its work."""
     try:
         options = _parser().parse_args(arguments)
-        command = _COMMANDS[options.command]
-        if command.needs_extra:
-            _require_extra()
-        return command.run(options)
+        require_extras(*_COMMANDS[options.command].extras)
+        return _COMMANDS[options.command].run(options)
     except CommandError as error:
         print(f"adbc-telemetry: {error}", file=sys.stderr)
     except Exception:  # noqa: BLE001 - Python would exit with 1, which says that a check has failed
@@ -47,15 +49,16 @@ class _Command(NamedTuple):
     summary: str
     add_options: Callable[[argparse.ArgumentParser], None]
     run: Callable[[argparse.Namespace], int]
-    needs_extra: bool = True
+    extras: tuple[str, ...] = ("collector",)
 
 
 _COMMANDS: Final = {
     "collect": _Command("run a collector until it is interrupted", add_collect, run_collect),
+    "sink": _Command("write events from Kafka into a Delta table", add_sink, run_sink, ("kafka", "delta")),
     "report": _Command("print what was collected", add_report, run_report),
     "export": _Command("write all events into a file", add_export, run_export),
     "serve": _Command("serve the page over a store, without taking events", add_serve, run_serve),
-    "check": _Command("find out why events do not arrive", add_check, run_check, needs_extra=False),
+    "check": _Command("find out why events do not arrive", add_check, run_check, ()),
     "demo": _Command("show the whole way of an event in half a minute", add_demo, run_demo),
 }
 
@@ -74,16 +77,6 @@ def _parser() -> argparse.ArgumentParser:
     for name, command in _COMMANDS.items():
         command.add_options(commands.add_parser(name, help=command.summary, description=command.summary))
     return parser
-
-
-def _require_extra() -> None:
-    for name in ("duckdb", "numpy", "prometheus_client", "rich", "starlette", "uvicorn", "xxhash"):
-        # Found, not imported: a command loads only what it uses.
-        if importlib.util.find_spec(name) is None:
-            raise CommandError(
-                f"{name} is missing: install adbc-telemetry[collector], "
-                "for instance with: pip install 'adbc-telemetry[collector]'"
-            )
 
 
 if __name__ == "__main__":

@@ -7,13 +7,18 @@ import logging
 import os
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from adbc_telemetry.cli.errors import CommandError, write
+from adbc_telemetry.cli.extras import require_extras
+from adbc_telemetry.cli.storage import add_storage_option, parse_storage_options
 from adbc_telemetry.cli.units import duration, port, size
 
 if TYPE_CHECKING:
+    from adbc_telemetry.collector.destination import Destination
     from adbc_telemetry.collector.server import Collector
 
 DEFAULT_PORT: Final = 8317
@@ -25,12 +30,19 @@ _LONGEST_TOKEN: Final = 4096
 def add_collect(parser: argparse.ArgumentParser) -> None:
     """The options of `collect`."""
     add_address(parser)
-    parser.add_argument(
+    destination = parser.add_mutually_exclusive_group()
+    destination.add_argument(
         "--store",
         default=DEFAULT_STORE,
         metavar="FOLDER",
         help="folder to keep events in, made when it is new (default: %(default)s)",
     )
+    destination.add_argument(
+        "--sink",
+        metavar="kafka://BROKER[,BROKER]/TOPIC",
+        help="hand events to a topic of Kafka instead of keeping them",
+    )
+    add_kafka_config(parser)
     parser.add_argument(
         "--retention",
         type=duration,
@@ -53,9 +65,23 @@ def add_collect(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_kafka_config(parser: argparse.ArgumentParser) -> None:
+    """What is passed through to Kafka's client."""
+    parser.add_argument(
+        "--kafka-config",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE|FILE",
+        help="a setting of librdkafka, such as security.protocol=SASL_SSL, or a file with one per line",
+    )
+
+
 def add_serve(parser: argparse.ArgumentParser) -> None:
     """The options of `serve`."""
-    parser.add_argument("store", metavar="STORE", help="the folder of a collector; it is only read")
+    parser.add_argument(
+        "store", metavar="STORE|TABLE", help="the folder of a collector, or a Delta table; it is only read"
+    )
+    add_storage_option(parser)
     add_address(parser)
 
 
@@ -90,18 +116,23 @@ def run_collect(options: argparse.Namespace) -> int:
     """Run a collector until a signal ends it."""
     from adbc_telemetry.collector.store.retention import Retention
 
+    if options.kafka_config and options.sink is None:
+        raise CommandError("--kafka-config is of use with --sink only; give both, or neither.")
     collector = _collector(
         options,
         retention=Retention(max_seconds=options.retention, max_bytes=options.max_size),
         flags=options.flags,
         unavailable_while=options.unavailable_while,
     )
-    return _run(collector, options, f"collecting on {{}} into {options.store}\n")
+    return _run(collector, options, f"collecting on {{}} into {options.sink or options.store}\n")
 
 
 def run_serve(options: argparse.Namespace) -> int:
     """Serve the page over a store until a signal ends it."""
-    return _run(_collector(options, read_only=True), options, f"serving {options.store} on {{}}\n")
+    collector = _collector(
+        options, read_only=True, storage_options=parse_storage_options(options.storage_option)
+    )
+    return _run(collector, options, f"serving {options.store} on {{}}\n")
 
 
 def _collector(options: argparse.Namespace, **settings: Any) -> Collector:
@@ -109,7 +140,7 @@ def _collector(options: argparse.Namespace, **settings: Any) -> Collector:
     from adbc_telemetry.collector.server import Collector
 
     return Collector(
-        options.store,
+        _kafka(options) if getattr(options, "sink", None) is not None else options.store,
         options.host,
         options.port,
         token=_token(options.token_file),
@@ -120,15 +151,29 @@ def _collector(options: argparse.Namespace, **settings: Any) -> Collector:
     )
 
 
+def _kafka(options: argparse.Namespace) -> Callable[[], Destination]:
+    """What makes the destination of `--sink`."""
+    require_extras("collector", "kafka")
+    from adbc_telemetry.collector.destination import DestinationError
+    from adbc_telemetry.collector.kafka.address import parse_address
+    from adbc_telemetry.collector.kafka.destination import KafkaDestination
+    from adbc_telemetry.collector.kafka.settings import read_settings
+
+    try:
+        return partial(KafkaDestination, parse_address(options.sink), read_settings(options.kafka_config))
+    except DestinationError as error:
+        raise CommandError(str(error)) from error
+
+
 def _run(collector: Collector, options: argparse.Namespace, announcement: str) -> int:
+    from adbc_telemetry.collector.destination import DestinationError
     from adbc_telemetry.collector.flags import FlagsError
     from adbc_telemetry.collector.server import CollectorError, serve_until_signalled
-    from adbc_telemetry.collector.store import StoreError
 
-    _log_to_stderr(options.verbose)
+    log_to_stderr(options.verbose)
     try:
         serve_until_signalled(collector, lambda running: write(os.fsencode(announcement.format(running.url))))
-    except (CollectorError, FlagsError, StoreError) as error:
+    except (CollectorError, FlagsError, DestinationError) as error:
         raise CommandError(str(error)) from error
     except OSError as error:
         raise CommandError(
@@ -177,7 +222,7 @@ def _tls(options: argparse.Namespace) -> tuple[str, str] | None:
     return options.tls_cert, options.tls_key
 
 
-def _log_to_stderr(verbose: bool) -> None:
+def log_to_stderr(verbose: bool) -> None:
     handler = logging.StreamHandler(sys.stderr)
     formatter = logging.Formatter("%(asctime)s.%(msecs)03dZ %(levelname)s %(message)s", "%Y-%m-%dT%H:%M:%S")
     formatter.converter = time.gmtime

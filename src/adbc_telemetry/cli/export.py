@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from adbc_telemetry.cli.errors import CommandError, write
 from adbc_telemetry.cli.fetching import fetch_to_file, is_url
+from adbc_telemetry.cli.storage import add_storage_option, parse_storage_options
 
 if TYPE_CHECKING:
     import duckdb
@@ -24,9 +25,10 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     """The options of `export`."""
     parser.add_argument(
         "source",
-        metavar="STORE|URL",
-        help="a collector's folder, the URL of a running collector, or a telemetry.duckdb of version 0.1",
+        metavar="STORE|URL|TABLE",
+        help="a collector's folder or URL, a Delta table, or a telemetry.duckdb of version 0.1",
     )
+    add_storage_option(parser)
     parser.add_argument("--to", required=True, metavar="FILE", help="a new file: .parquet, .csv or .jsonl")
 
 
@@ -47,7 +49,7 @@ def run_export(options: argparse.Namespace) -> int:
         if is_url(options.source):
             fetch_to_file(options.source, f"/api/export?format={file_format}", part)
         else:
-            _export_store(options.source, part, file_format)
+            _export_store(options.source, part, file_format, parse_storage_options(options.storage_option))
         os.replace(part, target)
     except OSError as error:
         raise CommandError(f"cannot write {target}: {error.strerror or error}; give another file.") from error
@@ -58,11 +60,13 @@ def run_export(options: argparse.Namespace) -> int:
     return 0
 
 
-def _export_store(source: str, part: Path, file_format: FileFormat) -> None:
+def _export_store(source: str, part: Path, file_format: FileFormat, storage_options: dict[str, str]) -> None:
     import duckdb
 
+    from adbc_telemetry.collector.destination import DestinationError
     from adbc_telemetry.collector.queries.export import export_events, export_store
-    from adbc_telemetry.collector.store import StoreError, is_old_database, open_store
+    from adbc_telemetry.collector.queries.sources import open_source
+    from adbc_telemetry.collector.store import is_old_database
     from adbc_telemetry.collector.store.compaction import connect
 
     with contextlib.closing(connect(_MEMORY_LIMIT, threads=2)) as connection:
@@ -70,8 +74,8 @@ def _export_store(source: str, part: Path, file_format: FileFormat) -> None:
             if is_old_database(source):
                 export_events(_old_events_sql(connection, source), connection, part, file_format)
             else:
-                export_store(open_store(source), connection, part, file_format)
-        except StoreError as error:
+                export_store(open_source(source, storage_options), connection, part, file_format)
+        except DestinationError as error:
             raise CommandError(str(error)) from error
         except duckdb.Error as error:
             raise CommandError(

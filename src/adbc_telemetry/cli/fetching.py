@@ -84,6 +84,10 @@ def _ask(url: str, path: str, *, preload: bool):  # type: ignore[no-untyped-def]
         raise CommandError(_explain(url, error)) from error
     if answer.status == 401:
         raise CommandError(f"the collector at {url} wants its token; set {TOKEN_VARIABLE}.")
+    if answer.status == 404:
+        raise CommandError(
+            f"the collector at {url} keeps no events; give the table into which `adbc-telemetry sink` writes them."
+        )
     if answer.status != 200:
         raise CommandError(f"the collector at {url} answered {answer.status}; see its log.")
     return answer

@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from adbc_telemetry.cli.collect import DEFAULT_STORE
 from adbc_telemetry.cli.errors import CommandError, write
 from adbc_telemetry.cli.fetching import fetch, is_url
+from adbc_telemetry.cli.storage import add_storage_option, parse_storage_options
 from adbc_telemetry.collector.queries.answers import By
 from adbc_telemetry.collector.queries.filters import PARAMETERS
 
@@ -28,9 +29,10 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         "source",
         nargs="?",
         default=DEFAULT_STORE,
-        metavar="STORE|URL",
-        help="a collector's folder, or the URL of a running collector (default: %(default)s)",
+        metavar="STORE|URL|TABLE",
+        help="a collector's folder, the URL of a running collector, or a Delta table (default: %(default)s)",
     )
+    add_storage_option(parser)
     parser.add_argument("--since", metavar="T", help="events from then on: 1h ago, or an ISO time")
     parser.add_argument("--until", metavar="T", help="events up to then, likewise")
     parser.add_argument("--driver", metavar="NAME", help="events of this driver")
@@ -65,7 +67,9 @@ def _print(options: argparse.Namespace) -> bytes:
     if is_url(options.source):
         found = _fetch_report(options.source, question, options.by)
     else:
-        found = _read_report(options.source, question, options.by)
+        found = _read_report(
+            options.source, question, options.by, parse_storage_options(options.storage_option)
+        )
     if options.json:
         import msgspec
 
@@ -81,16 +85,18 @@ def _print(options: argparse.Namespace) -> bytes:
     return page.getvalue()
 
 
-def _read_report(path: str, question: dict[str, str], by: By | None) -> Report:
+def _read_report(
+    path: str, question: dict[str, str], by: By | None, storage_options: dict[str, str]
+) -> Report:
     import duckdb
 
+    from adbc_telemetry.collector.destination import DestinationError
     from adbc_telemetry.collector.queries.filters import BadQuestion, parse_filter
     from adbc_telemetry.collector.queries.report import build_report
-    from adbc_telemetry.collector.store import StoreError
 
     try:
-        return build_report(path, parse_filter(question), by)
-    except (StoreError, BadQuestion) as error:
+        return build_report(path, parse_filter(question), by, storage_options)
+    except (DestinationError, BadQuestion) as error:
         raise CommandError(str(error)) from error
     except duckdb.Error as error:
         raise CommandError(

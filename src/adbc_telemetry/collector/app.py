@@ -1,7 +1,7 @@
 """The collector's HTTP interface, as an ASGI application.
 
 From outside to inside: the maintenance switch, access, admission, routes. Events take the way
-body -> logs (`intake`) -> durable (`store`) -> answer.
+body -> logs (`intake`) -> durable (`destination`) -> answer.
 """
 
 from __future__ import annotations
@@ -27,15 +27,14 @@ from adbc_telemetry.collector.access import AccessControl
 from adbc_telemetry.collector.account import IntakeAccount
 from adbc_telemetry.collector.answers import json_answer, wire_answer
 from adbc_telemetry.collector.bodies import RefusedBody, decompressed, read_body
+from adbc_telemetry.collector.destination import Destination, NotDurableError
 from adbc_telemetry.collector.flags import FlagsFile
 from adbc_telemetry.collector.intake import Intake, InvalidRequest, TooManyLogs, read_request
 from adbc_telemetry.collector.metrics import CONTENT_TYPE, render_metrics
+from adbc_telemetry.collector.page.absent import routes_without_store
 from adbc_telemetry.collector.page.routes import page_routes
 from adbc_telemetry.collector.queries.service import QueryService
 from adbc_telemetry.collector.serving.admission import AdmissionControl
-from adbc_telemetry.collector.store.commits import StoreUnavailableError
-from adbc_telemetry.collector.store.reader import ReadOnlyStore
-from adbc_telemetry.collector.store.writer import Store
 from adbc_telemetry.core.version import __version__
 
 MAX_REQUESTS: Final = 256
@@ -43,8 +42,8 @@ MAX_HELD_BYTES: Final = 32 * 1024 * 1024
 _LARGE_BODY: Final = 256 * 1024
 """A body from this size on is read on another thread, one at a time, so that small ones need not wait for it."""
 _RETRY_SECONDS: Final = 5
-_STORE_SECONDS: Final = 3.0
-"""For the last compaction. What is not done by then stays in the journal."""
+_LAST_SECONDS: Final = 3.0
+"""For what a destination does last: a folder's compaction, or events that Kafka has not acknowledged."""
 
 _logger = logging.getLogger(__name__)
 
@@ -53,8 +52,8 @@ class Application:
     """What the routes share.
 
     Args:
-        store: started and stopped with the application.
-        queries: closed with the application.
+        destination: where events go; started and stopped with the application.
+        queries: closed with the application; None if nothing can be asked, as nothing is kept here.
         flags: the feature flags.
         token: what senders and readers must show, if anything.
         hosts: names under which it may be addressed, besides those of loopback; None allows any.
@@ -64,8 +63,8 @@ class Application:
 
     def __init__(
         self,
-        store: Store | ReadOnlyStore,
-        queries: QueryService,
+        destination: Destination,
+        queries: QueryService | None,
         flags: FlagsFile,
         *,
         token: str | None = None,
@@ -73,7 +72,7 @@ class Application:
         unavailable_while: Path | None = None,
         connections: Callable[[], int] = lambda: 0,
     ) -> None:
-        self._store = store
+        self._destination = destination
         self._queries = queries
         self._flags = flags
         self._connections = connections
@@ -90,7 +89,11 @@ class Application:
                     "/api/2.0/connector-service/feature-flags/{client}/{version}",
                     self._feature_flags,
                 ),
-                *page_routes(queries, self.status),
+                *(
+                    routes_without_store(destination.place, self.status)
+                    if queries is None
+                    else page_routes(queries, self.status)
+                ),
             ],
             lifespan=self._lifespan,
             exception_handlers={HTTPException: _explain_status, Exception: _hide_error},
@@ -104,14 +107,16 @@ class Application:
 
     @contextlib.asynccontextmanager
     async def _lifespan(self, app: Starlette) -> AsyncIterator[None]:
-        await self._store.start()
-        await self._queries.start()
+        await self._destination.start()
+        if self._queries is not None:
+            await self._queries.start()
         try:
             yield
         finally:
             self._large_bodies.shutdown(wait=False, cancel_futures=True)
-            await self._queries.close()
-            await self._store.stop(_STORE_SECONDS)
+            if self._queries is not None:
+                await self._queries.close()
+            await self._destination.stop(_LAST_SECONDS)
 
     # --- events
 
@@ -151,9 +156,11 @@ class Application:
             self._admission.release(held)
 
     async def _keep(self, intake: Intake) -> Response:
+        if self._destination.largest_log is not None:
+            intake = intake.without_larger_than(self._destination.largest_log)
         try:
-            await self._store.add(intake.logs, intake.array)
-        except StoreUnavailableError:
+            await self._destination.add(intake.logs, intake.array)
+        except NotDurableError:
             return wire_answer(
                 503,
                 ["The events could not be stored; send them again later."],
@@ -167,19 +174,19 @@ class Application:
     # --- for operators
 
     async def _healthz(self, request: Request) -> Response:
-        health = self._store.health()
+        health = self._destination.health()
         age = health.newest_commit_age_seconds
         content = {
             "status": "unavailable" if health.problems else "ok",
             "problems": health.problems,
             "newest_commit_age_seconds": None if age is None else round(age, 3),
-            "free_bytes": health.free_bytes,
+            **health.details(),
         }
         return json_answer(503 if health.problems else 200, content)
 
     async def _metrics(self, request: Request) -> Response:
         text = render_metrics(
-            self._account, self._store.health(), self._connections(), self._admission.requests
+            self._account, self._destination.health(), self._connections(), self._admission.requests
         )
         return Response(text, headers={"Content-Type": CONTENT_TYPE, "Cache-Control": "no-store"})
 
@@ -189,7 +196,7 @@ class Application:
         return {
             "version": __version__,
             "started_at": datetime.fromtimestamp(account.since, timezone.utc).isoformat(),
-            "store": {"path": str(self._store.path), **to_builtins(self._store.health())},
+            "store": {"path": self._destination.place, **to_builtins(self._destination.health())},
             "answers": {str(status): count for status, count in account.answers.items()},
             "refused": dict(account.refused),
             "unknown_fields": dict(account.unknown),

@@ -9,19 +9,19 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from adbc_telemetry.collector.account import IntakeAccount
-from adbc_telemetry.collector.store.writer import StoreHealth
+from adbc_telemetry.collector.destination import Health
 from adbc_telemetry.core.version import __version__
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _PREFIX: Final = "adbc_telemetry_collector_"
 
 
-def render_metrics(account: IntakeAccount, health: StoreHealth, connections: int, requests: int) -> bytes:
+def render_metrics(account: IntakeAccount, health: Health, connections: int, requests: int) -> bytes:
     """The figures in Prometheus's text format.
 
     Args:
         account: what came in.
-        health: how the store is doing.
+        health: how the destination is doing.
         connections: open connections.
         requests: requests with events under way.
     """
@@ -31,7 +31,7 @@ def render_metrics(account: IntakeAccount, health: StoreHealth, connections: int
 
 
 class _Figures:
-    def __init__(self, account: IntakeAccount, health: StoreHealth, connections: int, requests: int) -> None:
+    def __init__(self, account: IntakeAccount, health: Health, connections: int, requests: int) -> None:
         self._account = account
         self._health = health
         self._connections = connections
@@ -55,10 +55,8 @@ class _Figures:
             "failed_commits", "Groups of events that could not be written.", health.failed_requests
         )
         yield _gauge("up", "1 while all is well, 0 while /healthz names a problem.", int(not health.problems))
-        yield _gauge("journal_bytes", "Bytes that are not in Parquet files yet.", health.journal_bytes)
-        yield _gauge("store_bytes", "Bytes of the store.", health.bytes)
-        yield _gauge("disk_free_bytes", "Free bytes of the store's disk.", health.free_bytes)
-        yield _gauge("remembered_ids", "Event ids of the last hour.", health.remembered_ids)
+        for name, text, value in health.gauges():
+            yield _gauge(name, text, value)
         yield _gauge("connections", "Open connections.", self._connections)
         yield _gauge("requests_under_way", "Requests with events under way.", self._requests)
         yield _gauge("start_time_seconds", "When the collector started, Unix time.", account.since)

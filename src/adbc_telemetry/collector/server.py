@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 import signal
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
 from adbc_telemetry.collector.access import is_loopback
 from adbc_telemetry.collector.app import Application
+from adbc_telemetry.collector.destination import Destination
 from adbc_telemetry.collector.flags import FlagsFile
 from adbc_telemetry.collector.queries.service import QueryService
+from adbc_telemetry.collector.queries.sources import is_table
+from adbc_telemetry.collector.readonly import ReadOnlyStore, ReadOnlyTable
 from adbc_telemetry.collector.serving import BackgroundServer, ServingLimits
-from adbc_telemetry.collector.store.reader import ReadOnlyStore
 from adbc_telemetry.collector.store.retention import Retention
 from adbc_telemetry.collector.store.writer import Store
 
@@ -32,7 +34,8 @@ class Collector:
     """A collector in a background thread; start and stop it, or use it as a context manager.
 
     Args:
-        store: the folder, made when it is new or empty.
+        store: the folder, made when it is new or empty; or what makes another destination of the events. Such a
+            collector has no page.
         host: the address to listen on. Without a token only loopback is allowed.
         port: the port, 0 for any free one.
         token: what senders and readers must show as `Authorization: Bearer TOKEN`.
@@ -42,12 +45,13 @@ class Collector:
         allowed_hosts: names under which a collector on loopback may be addressed, besides loopback's own.
         access_log: log a line per request.
         unavailable_while: a file; while it exists, every request is answered 503.
-        read_only: serve the page over a store, and take no events.
+        read_only: serve the page over a store or a Delta table, and take no events.
+        storage_options: for a table in an object store, as `deltalake` takes them.
     """
 
     def __init__(
         self,
-        store: str | os.PathLike[str],
+        store: str | os.PathLike[str] | Callable[[], Destination],
         host: str = "127.0.0.1",
         port: int = 0,
         *,
@@ -59,6 +63,7 @@ class Collector:
         access_log: bool = False,
         unavailable_while: str | os.PathLike[str] | None = None,
         read_only: bool = False,
+        storage_options: Mapping[str, str] | None = None,
     ) -> None:
         self._store = store
         self._host = host
@@ -71,6 +76,7 @@ class Collector:
         self._access_log = access_log
         self._unavailable_while = Path(unavailable_while) if unavailable_while is not None else None
         self._read_only = read_only
+        self._storage_options = dict(storage_options or {})
         self._running = ExitStack()  # undoes what `start` did, last things first
         self._url: str | None = None
         self._server: BackgroundServer  # from the first `start` on
@@ -90,7 +96,7 @@ class Collector:
         """Listen, open the store and serve; returns once it serves.
 
         Raises:
-            CollectorError, StoreError, FlagsError: its settings or its store cannot be used.
+            CollectorError, DestinationError, FlagsError: its settings or its store cannot be used.
             OSError: the address cannot be listened on.
             RuntimeError: it runs already, or did not come up.
         """
@@ -105,8 +111,7 @@ class Collector:
                 socket.create_server((self._host, self._port), family=family, backlog=_BACKLOG)
             )
             application = Application(
-                ReadOnlyStore(self._store) if self._read_only else Store(self._store, self._retention),
-                QueryService(self._store),
+                *self._destination_and_queries(),
                 flags,
                 token=self._token,
                 hosts=self._allowed_hosts if on_loopback else None,
@@ -144,6 +149,16 @@ class Collector:
     def __exit__(self, *exc_info: object) -> None:
         self.stop()
 
+    def _destination_and_queries(self) -> tuple[Destination, QueryService | None]:
+        if callable(self._store):
+            return self._store(), None
+        queries = QueryService(self._store, storage_options=self._storage_options)
+        if self._read_only:
+            if is_table(self._store):
+                return ReadOnlyTable(self._store, self._storage_options), queries
+            return ReadOnlyStore(self._store), queries
+        return Store(self._store, self._retention), queries
+
     def _check_access(self) -> bool:
         on_loopback = is_loopback(self._host)
         if self._token is None and not on_loopback:
@@ -163,7 +178,7 @@ def serve_until_signalled(collector: Collector, when_serving: Callable[[Collecto
         when_serving: called with the collector once it serves requests.
 
     Raises:
-        CollectorError, StoreError, FlagsError, OSError, RuntimeError: see `Collector.start`.
+        CollectorError, DestinationError, FlagsError, OSError, RuntimeError: see `Collector.start`.
     """
     with collector:
         for name in ("SIGINT", "SIGTERM", "SIGHUP"):

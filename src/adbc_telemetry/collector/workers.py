@@ -14,13 +14,14 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, BinaryIO, Final, TypeVar
 
 import msgspec
 
 _LENGTH_BYTES: Final = 8
+_SECRETS: Final = "ADBC_TELEMETRY_WORKER_SECRETS"
 T = TypeVar("T")
 
 
@@ -46,14 +47,22 @@ class WorkerProcess:
         arguments: its command line.
         niceness: how far it gives way to other processes.
         inherited: a descriptor that the process keeps open, such as that of a lock.
+        secrets: what the process finds with `secrets()`. It is not on its command line, which others can see.
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], *, niceness: int, inherited: int | None = None
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        niceness: int,
+        inherited: int | None = None,
+        secrets: Mapping[str, str] | None = None,
     ) -> None:
         self._command = [sys.executable, "-m", module, *arguments]
         self._niceness = niceness
         self._inherited = inherited
+        self._secrets = dict(secrets or {})
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="adbc-telemetry-worker")
         self._process: subprocess.Popen[bytes] | None = None
         self._closed = False
@@ -128,7 +137,11 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "ADBC_TELEMETRY_NICENESS": str(self._niceness)},
+            env={
+                **os.environ,
+                "ADBC_TELEMETRY_NICENESS": str(self._niceness),
+                _SECRETS: msgspec.json.encode(self._secrets).decode(),
+            },
             **options,
         )
         if self._closed:
@@ -173,6 +186,11 @@ def serve(target: object) -> None:
         except Exception as error:  # noqa: BLE001 - the collector gets it
             result = _Result(error=type(error).__name__)
         _send(outgoing, msgspec.json.encode(result))
+
+
+def secrets() -> dict[str, str]:
+    """The other process's side: what the collector gave as `secrets`."""
+    return msgspec.json.decode(os.environ.get(_SECRETS, "{}"), type=dict[str, str])
 
 
 def _send(pipe: Any, message: bytes) -> None:

@@ -4,7 +4,8 @@ A log in the wire's own form is recognised by one strict decode (`strict`). Ever
 protobuf's JSON (`liberal`), and then also given in the wire's own form.
 """
 
-from adbc_telemetry.collector.intake.reading import MAX_LOGS, read_request
+from adbc_telemetry.collector.intake.fields import Refused
+from adbc_telemetry.collector.intake.reading import MAX_LOGS, read_log, read_request
 from adbc_telemetry.collector.intake.results import (
     MAX_ERRORS,
     AcceptedLog,
@@ -21,6 +22,8 @@ __all__ = [
     "Intake",
     "InvalidRequest",
     "Refusal",
+    "Refused",
     "TooManyLogs",
+    "read_log",
     "read_request",
 ]

@@ -95,6 +95,21 @@ def read_request(body: bytes) -> Intake:
     return Intake(logs, refusals, unknown.counts, dropped_private, array)
 
 
+def read_log(text: str) -> AcceptedLog:
+    """Read one log by itself.
+
+    Args:
+        text: JSON, of any size.
+
+    Raises:
+        Refused: it cannot be taken; the message says why.
+    """
+    event_id = event_id_if_canonical(text)
+    if event_id is not None:
+        return AcceptedLog(event_id, text, None)
+    return read_liberally(text).accepted
+
+
 class _NoText(NamedTuple):
     """Stands for a log that is no string, or none that can be decoded."""
 

@@ -55,6 +55,22 @@ class Intake(NamedTuple):
             sentences.append(f"{len(self.refusals) - MAX_ERRORS} more were refused.")
         return sentences
 
+    def without_larger_than(self, limit: int) -> Intake:
+        """The same, with logs of more than `limit` bytes refused."""
+        # A character takes at most four bytes of UTF-8, so hardly any log is encoded here.
+        if not any(len(log.text) > limit // 4 and len(log.text.encode()) > limit for log in self.logs):
+            return self
+        refused = {refusal.index for refusal in self.refusals}
+        places = (place for place in range(len(self.logs) + len(refused)) if place not in refused)
+        kept: list[AcceptedLog] = []
+        refusals = list(self.refusals)
+        for place, log in zip(places, self.logs, strict=True):
+            if len(log.text.encode()) > limit:
+                refusals.append(Refusal(place, f"larger than {limit} bytes"))
+            else:
+                kept.append(log)
+        return self._replace(logs=kept, refusals=sorted(refusals), array=None)
+
 
 class InvalidRequest(ValueError):
     """The body is not a `TelemetryRequest`. The message says why in a sentence, without quoting it."""

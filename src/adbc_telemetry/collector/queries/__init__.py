@@ -1,5 +1,6 @@
 """Questions to a store: counts, percentiles and single events, without disturbing the intake.
 
+sources      what questions are asked of: a store's folder or a Delta table
 filters      what a question is about: a range of time and values
 answers      what it is answered with
 buckets      latencies in buckets that are at most 1 % wide

@@ -62,24 +62,29 @@ def where(filter: Filter) -> tuple[str, list[Any]]:
     return " AND ".join(conditions), parameters
 
 
-def newest(sources: Iterable[str], filter: Filter, connection: duckdb.DuckDBPyConnection) -> Panel:
+def newest(
+    sources: Iterable[tuple[str, int | None]], filter: Filter, connection: duckdb.DuckDBPyConnection
+) -> Panel:
     """The events that arrived last.
 
     Args:
-        sources: queries for the store's columns, the newest events first. No more of them are read than it takes.
+        sources: queries for the store's columns, the newest events first, each with a bound: none of its events, or of
+            those that follow, arrived later, in microseconds since 1970. None if all of them arrived before those of
+            the sources before. No more of them are read than it takes.
         filter: which events.
         connection: no other thread uses it meanwhile.
     """
     condition, parameters = where(filter)
     rows: list[tuple[Any, ...]] = []
-    for source in sources:
+    for source, bound in sources:
+        if len(rows) == NEWEST and (bound is None or bound < rows[-1][1]):
+            break
         rows += connection.execute(
-            f"SELECT {_SELECTED} FROM ({source}) WHERE {condition} "
-            f"ORDER BY received_at DESC LIMIT {NEWEST - len(rows)}",
+            f"SELECT {_SELECTED} FROM ({source}) WHERE {condition} ORDER BY received_at DESC LIMIT {NEWEST}",
             parameters,
         ).fetchall()
-        if len(rows) >= NEWEST:
-            break
+        rows.sort(key=lambda row: row[1], reverse=True)
+        del rows[NEWEST:]
     return _panel(rows)
 
 

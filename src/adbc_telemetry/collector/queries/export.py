@@ -8,9 +8,8 @@ from typing import Final
 import duckdb
 
 from adbc_telemetry.collector.queries.answers import FileFormat
+from adbc_telemetry.collector.queries.sources import EventSource
 from adbc_telemetry.collector.store.columns import quoted
-from adbc_telemetry.collector.store.layout import StoreFolder
-from adbc_telemetry.collector.store.snapshot import read_consistently
 
 _OPTIONS: Final[dict[FileFormat, str]] = {
     "parquet": "FORMAT parquet, COMPRESSION zstd, ROW_GROUP_SIZE 20480, ROW_GROUP_SIZE_BYTES 16777216",
@@ -20,15 +19,14 @@ _OPTIONS: Final[dict[FileFormat, str]] = {
 
 
 def export_store(
-    folder: StoreFolder, connection: duckdb.DuckDBPyConnection, target: Path, file_format: FileFormat
+    source: EventSource, connection: duckdb.DuckDBPyConnection, target: Path, file_format: FileFormat
 ) -> None:
-    """Write all events of a store into a file, in no particular order.
+    """Write all events of a store or a table into a file, in no particular order.
 
     Raises:
         duckdb.Error: a file cannot be read or written.
     """
-    read_consistently(
-        folder,
+    source.read(
         connection,
         lambda snapshot: export_events(snapshot.events_sql(), connection, target, file_format),
     )

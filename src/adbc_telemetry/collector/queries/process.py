@@ -1,4 +1,4 @@
-"""The process that answers questions, apart from the intake. Its argument is the store's folder."""
+"""The process that answers questions, apart from the intake. Its argument is the store or the table."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from adbc_telemetry.collector.queries.questions import Questions
 class _Process:
     """The questions as messages carry them."""
 
-    def __init__(self, folder: str) -> None:
-        self._questions = Questions(folder)
+    def __init__(self, path: str) -> None:
+        self._questions = Questions(path, workers.secrets())
 
     def panel(self, name: str, filter: dict[str, Any]) -> Panel:
         return self._questions.panel(name, msgspec.convert(filter, Filter))

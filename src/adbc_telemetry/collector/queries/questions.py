@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -20,10 +20,10 @@ from adbc_telemetry.collector.queries.panels import Dashboard, timeline_range
 from adbc_telemetry.collector.queries.report import MEMORY_LIMIT, report_over
 from adbc_telemetry.collector.queries.rollup import Array, Rollup
 from adbc_telemetry.collector.queries.rollups import Rollups
+from adbc_telemetry.collector.queries.sources import open_source
 from adbc_telemetry.collector.store.compaction import connect
-from adbc_telemetry.collector.store.layout import StoreFolder
 from adbc_telemetry.collector.store.lines import journal_sql
-from adbc_telemetry.collector.store.snapshot import Snapshot, files_sql, read_consistently, take_snapshot
+from adbc_telemetry.collector.store.snapshot import Snapshot, files_sql
 
 _KEPT_ANSWERS: Final = 64
 T = TypeVar("T")
@@ -33,13 +33,19 @@ class Questions:
     """Answers questions about a store, one at a time, on one thread.
 
     Args:
-        path: the store's folder.
+        path: the folder of a store, or a Delta table.
+        storage_options: for a table in an object store, as `deltalake` takes them.
+
+    Raises:
+        DestinationError: there is neither.
     """
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
-        self._folder = StoreFolder(path)
+    def __init__(
+        self, path: str | os.PathLike[str], storage_options: Mapping[str, str] | None = None
+    ) -> None:
+        self._source = open_source(path, storage_options)
         self._connection = connect(MEMORY_LIMIT, threads=1)
-        self._rollups = Rollups(self._folder, self._connection)
+        self._rollups = Rollups(self._source.rollups, self._connection)
         self._answers: OrderedDict[object, Any] = OrderedDict()
 
     def panel(self, name: str, filter: Filter) -> Panel:
@@ -71,7 +77,7 @@ class Questions:
                     return found
             return None
 
-        return read_consistently(self._folder, self._connection, find)
+        return self._source.read(self._connection, find)
 
     def report(self, filter: Filter, by: By | None) -> Report:
         """The report of a range.
@@ -90,7 +96,7 @@ class Questions:
         Raises:
             duckdb.Error: a file cannot be read or written.
         """
-        export_store(self._folder, self._connection, target, file_format)
+        export_store(self._source, self._connection, target, file_format)
 
     def prepare(self) -> bool:
         """Count the events of one more Parquet file, if there is one that is complete and not counted.
@@ -98,7 +104,7 @@ class Questions:
         Raises:
             duckdb.Error: the file cannot be read.
         """
-        snapshot = take_snapshot(self._folder, self._connection)
+        snapshot = self._source.snapshot(self._connection)
         self._rollups.forget_others(snapshot)
         return self._rollups.prepare(snapshot)
 
@@ -121,8 +127,11 @@ class Questions:
         )
 
     def _newest(self, snapshot: Snapshot, filter: Filter) -> Panel:
+        bounds = {files_sql([state.path]): state.newest_us for state in snapshot.files}
         sources = (
-            source for source, rollup in self._sources(snapshot, filter) if select(rollup, filter) is not None
+            (source, bounds.get(source))
+            for source, rollup in self._sources(snapshot, filter)
+            if select(rollup, filter) is not None
         )
         return events.newest(sources, filter, self._connection)
 
@@ -142,7 +151,7 @@ class Questions:
         for segment, rollup in self._rollups.of_journal(snapshot):
             yield journal_sql([segment.path], skip_damage=True), rollup
         for state, rollup in self._rollups.of_files(snapshot, filter.since, filter.until):
-            yield files_sql([state.file.path]), rollup
+            yield files_sql([state.path]), rollup
 
     def _answer(self, question: object, query: Callable[[Snapshot], T]) -> T:
         """The answer that is known for the store as it is, or a new one."""
@@ -157,7 +166,7 @@ class Questions:
             found: T = self._answers[key]
             return found
 
-        return read_consistently(self._folder, self._connection, answer)
+        return self._source.read(self._connection, answer)
 
 
 def _journal_sizes(snapshot: Snapshot) -> tuple[tuple[int, int], ...]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
@@ -14,10 +15,11 @@ from adbc_telemetry.collector.queries.counting import Groups, Part, PartCounts, 
 from adbc_telemetry.collector.queries.events import where
 from adbc_telemetry.collector.queries.filters import COLUMN_OF, Filter
 from adbc_telemetry.collector.queries.rollups import Rollups
+from adbc_telemetry.collector.queries.sources import open_source
 from adbc_telemetry.collector.store.columns import quoted
 from adbc_telemetry.collector.store.compaction import connect
-from adbc_telemetry.collector.store.layout import Segment, open_store
-from adbc_telemetry.collector.store.snapshot import FileState, Snapshot, read_consistently
+from adbc_telemetry.collector.store.layout import Segment
+from adbc_telemetry.collector.store.snapshot import FileState, Snapshot
 
 MEMORY_LIMIT: Final = "120MB"
 """What DuckDB may take for a question."""
@@ -34,23 +36,28 @@ _GROUPED_BY: Final[dict[str, tuple[str, ...]]] = {
 }
 
 
-def build_report(path: str | os.PathLike[str], filter: Filter | None = None, by: By | None = None) -> Report:
+def build_report(
+    path: str | os.PathLike[str],
+    filter: Filter | None = None,
+    by: By | None = None,
+    storage_options: Mapping[str, str] | None = None,
+) -> Report:
     """The report of a store, made in this process.
 
     Args:
-        path: the store's folder.
+        path: the folder of a store, or a Delta table.
         filter: which events; None for all.
         by: what its groups are grouped by.
+        storage_options: for a table in an object store, as `deltalake` takes them.
 
     Raises:
-        StoreError: there is no store.
+        DestinationError: there is neither.
         duckdb.Error: a file cannot be read.
     """
-    folder = open_store(path)
+    source = open_source(path, storage_options)
     with connect(MEMORY_LIMIT, threads=1) as connection:
-        rollups = Rollups(folder, connection)
-        return read_consistently(
-            folder,
+        rollups = Rollups(source.rollups, connection)
+        return source.read(
             connection,
             lambda snapshot: report_over(snapshot, rollups, connection, filter or Filter(), by),
         )

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import duckdb
 
 from adbc_telemetry.collector.queries.rollup import Rollup, make_rollup, pack, unpack
-from adbc_telemetry.collector.store.layout import Segment, StoreFolder
+from adbc_telemetry.collector.store.layout import Segment
 from adbc_telemetry.collector.store.lines import journal_sql
 from adbc_telemetry.collector.store.snapshot import FileState, Snapshot, files_sql
 
@@ -43,11 +43,11 @@ class Rollups:
     """Makes, keeps and finds rollups.
 
     Args:
-        folder: the store.
+        folder: where they are kept; if it cannot be written, they are kept in memory.
         connection: reads the events; no other thread uses it meanwhile.
     """
 
-    def __init__(self, folder: StoreFolder, connection: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, folder: Path, connection: duckdb.DuckDBPyConnection) -> None:
         self._folder = folder
         self._connection = connection
         self._ranges: dict[str, Range | None] = {}
@@ -130,7 +130,7 @@ class Rollups:
         for name in self._in_memory.keys() - names:
             del self._in_memory[name]
         with contextlib.suppress(OSError):  # the store may be one that this user cannot write
-            for entry in os.scandir(self._folder.rollups):
+            for entry in os.scandir(self._folder):
                 # A part that is young may be one that another process is writing.
                 is_part = not entry.name.endswith(_ENDING)
                 if entry.name not in names and not (is_part and _is_young(entry)):
@@ -143,10 +143,10 @@ class Rollups:
         return None
 
     def _make(self, state: FileState) -> Rollup:
-        rollup = make_rollup(files_sql([state.file.path]), self._connection)
+        rollup = make_rollup(files_sql([state.path]), self._connection)
         packed, name = pack(rollup), _name(state)
         # A name of its own: the collector and a command may make the same rollup at once.
-        part = self._folder.rollups / f"{name}.{os.getpid()}"
+        part = self._folder / f"{name}.{os.getpid()}"
         try:
             part.write_bytes(packed)
             os.replace(part, self._path(name))
@@ -159,7 +159,7 @@ class Rollups:
         return rollup
 
     def _path(self, name: str) -> Path:
-        return self._folder.rollups / name
+        return self._folder / name
 
 
 def _is_young(entry: os.DirEntry[str]) -> bool:
@@ -167,7 +167,7 @@ def _is_young(entry: os.DirEntry[str]) -> bool:
 
 
 def _name(state: FileState) -> str:
-    return f"{state.file.first:012d}.{state.size}.{state.mtime_ns}{_ENDING}"
+    return state.content + _ENDING
 
 
 def _range(rollup: Rollup) -> Range | None:

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -35,13 +36,22 @@ class QueryService:
     """Answers questions about a store. Use it on one event loop, and close it.
 
     Args:
-        path: the store's folder.
+        path: the folder of a store, or a Delta table.
         prepare: count the events of new Parquet files before they are asked for, so that the first question
             does not wait for it.
+        storage_options: for a table in an object store, as `deltalake` takes them.
     """
 
-    def __init__(self, path: str | os.PathLike[str], *, prepare: bool = True) -> None:
-        self._worker = WorkerProcess(_PROCESS, [os.fspath(path)], niceness=_NICENESS)
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        prepare: bool = True,
+        storage_options: Mapping[str, str] | None = None,
+    ) -> None:
+        self._worker = WorkerProcess(
+            _PROCESS, [os.fspath(path)], niceness=_NICENESS, secrets=dict(storage_options or {})
+        )
         self._prepare = prepare
         self._waiting = 0
         self._exporting = False

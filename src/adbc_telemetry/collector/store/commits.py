@@ -16,13 +16,14 @@ import time
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from pathlib import Path
-from typing import Final, NamedTuple
+from typing import Final
 
+from adbc_telemetry.collector.destination import AcceptedLog, Added, NotDurableError
 from adbc_telemetry.collector.rarely import RareLog
 from adbc_telemetry.collector.store.disk import Disk, free_bytes, in_thread
 from adbc_telemetry.collector.store.journal import SEGMENT_BYTES, Journal
 from adbc_telemetry.collector.store.layout import Segment
-from adbc_telemetry.collector.store.lines import AcceptedLog, line_of_array, lines_of_logs
+from adbc_telemetry.collector.store.lines import line_of_array, lines_of_logs
 from adbc_telemetry.collector.store.recent_ids import Generation, RecentIds, hash_id
 
 _COMMIT_SECONDS: Final = 0.004
@@ -30,17 +31,6 @@ _COMMIT_SECONDS: Final = 0.004
 _ROTATE_IDS_SECONDS: Final = 600.0
 
 _logger = logging.getLogger(__name__)
-
-
-class StoreUnavailableError(Exception):
-    """The events are not durable. Their sender keeps them and tries again."""
-
-
-class Added(NamedTuple):
-    """What became of the events of one request; all of them are durable."""
-
-    new: int
-    duplicates: int
 
 
 class _Group:
@@ -105,10 +95,10 @@ class Commits:
             array: the texts of all of them as a JSON array on one line, if there is one. It is written as it is.
 
         Raises:
-            StoreUnavailableError: the disk is full or fails, or the store is stopping.
+            NotDurableError: the disk is full or fails, or the store is stopping.
         """
         if self._stopping:
-            raise StoreUnavailableError
+            raise NotDurableError
         group = self._group
         hashes = [hash_id(log.event_id) for log in logs]
         known = self._ids.known(hashes)
@@ -166,7 +156,7 @@ class Commits:
             self.error = error
             self._log.warn("commit", explain(error, self._path))
             self._forget_pending(group)
-            group.done.set_exception(StoreUnavailableError())
+            group.done.set_exception(NotDurableError())
         else:
             if self.error is not None:
                 self.error = None

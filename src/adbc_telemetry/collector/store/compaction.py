@@ -127,7 +127,7 @@ class Compactor:
             ]
             if snapshot.files:
                 cursor = self._connection.execute(
-                    f"SELECT event_id FROM ({files_sql([state.file.path for state in snapshot.files])}) "
+                    f"SELECT event_id FROM ({files_sql([state.path for state in snapshot.files])}) "
                     f"WHERE received_at >= make_timestamptz({since_us}) AND event_id IS NOT NULL"
                 )
                 # As arrays: an hour may hold many millions, and Python's integers are large.

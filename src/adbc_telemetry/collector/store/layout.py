@@ -20,13 +20,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final, NamedTuple
 
+from adbc_telemetry.collector.destination import DestinationError
+
 FORMAT: Final = 1
 _MARKER: Final = "store.json"
 _DUCKDB_MAGIC: Final = b"DUCK"
 _LOCK_SECONDS: Final = 3.0
 
 
-class StoreError(Exception):
+class StoreError(DestinationError):
     """A store cannot be used. The message says why, and what to do."""
 
 

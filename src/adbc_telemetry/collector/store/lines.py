@@ -8,10 +8,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Final, Protocol
+from typing import Any, Final
 
 import msgspec
 
+from adbc_telemetry.collector.destination import AcceptedLog
 from adbc_telemetry.collector.store.columns import columns_sql, path_list
 
 MAX_LINE_BYTES: Final = 6 * 1024 * 1024
@@ -19,22 +20,6 @@ MAX_LINE_BYTES: Final = 6 * 1024 * 1024
 
 DuckDB holds a buffer of twice this size for each file that it reads."""
 _COLUMNS: Final = "{received_us: 'BIGINT', log: 'VARCHAR', canonical: 'VARCHAR', logs: 'VARCHAR[]'}"
-
-
-class AcceptedLog(Protocol):
-    """A log that the intake has accepted."""
-
-    @property
-    def event_id(self) -> str:
-        """At most 128 characters."""
-
-    @property
-    def text(self) -> str:
-        """JSON, as it came."""
-
-    @property
-    def canonical(self) -> bytes | None:
-        """JSON in the wire's own form, if `text` is in another."""
 
 
 def lines_of_logs(logs: Iterable[AcceptedLog], received_us: int) -> list[bytes]:

@@ -8,14 +8,14 @@ out the segments up to that one, and looks again after its query: if a file was 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, NamedTuple, TypeVar
 
 import duckdb
 
 from adbc_telemetry.collector.store.columns import COLUMNS, path_list, quoted
-from adbc_telemetry.collector.store.layout import DataFile, Segment, StoreFolder
+from adbc_telemetry.collector.store.layout import Segment, StoreFolder
 from adbc_telemetry.collector.store.lines import journal_sql
 
 _ATTEMPTS: Final = 8
@@ -25,10 +25,14 @@ T = TypeVar("T")
 class FileState(NamedTuple):
     """A Parquet file and what tells it from its successor of the same name."""
 
-    file: DataFile
-    inode: int
-    mtime_ns: int
-    size: int
+    path: str
+    content: str
+    """A name that no other file and no successor has."""
+    inode: int = 0
+    mtime_ns: int = 0
+    newest_us: int | None = None
+    """When its newest event was received, Unix time in microseconds, or a little later. None if all events of earlier
+    files are older than all of its own."""
 
 
 class Snapshot(NamedTuple):
@@ -43,7 +47,7 @@ class Snapshot(NamedTuple):
         """A SELECT of the store's columns over all events."""
         parts = []
         if self.files:
-            parts.append(files_sql([state.file.path for state in self.files]))
+            parts.append(files_sql([state.path for state in self.files]))
         if self.journal:
             # One by one: DuckDB holds the buffers of all files of one list, which large logs fill.
             parts += [journal_sql([segment.path], skip_damage=True) for segment in self.journal]
@@ -65,8 +69,9 @@ def take_snapshot(folder: StoreFolder, connection: duckdb.DuckDBPyConnection) ->
             found = os.stat(file.path)
         except FileNotFoundError:
             continue  # the retention has just deleted it
-        files.append(FileState(file, found.st_ino, found.st_mtime_ns, found.st_size))
-    last = last_segment(files[-1].file.path, connection) if files else 0
+        content = f"{file.first:012d}.{found.st_size}.{found.st_mtime_ns}"
+        files.append(FileState(str(file.path), content, found.st_ino, found.st_mtime_ns))
+    last = last_segment(Path(files[-1].path), connection) if files else 0
     return Snapshot(tuple(files), tuple(segment for segment in segments if segment.number > last))
 
 
@@ -101,7 +106,7 @@ def last_segment(path: Path, connection: duckdb.DuckDBPyConnection) -> int:
     return int(row[0]) if row else 0
 
 
-def files_sql(paths: list[Path]) -> str:
+def files_sql(paths: Sequence[str | Path]) -> str:
     """A SELECT of the store's columns over Parquet files."""
     names = ", ".join(f'"{column.name}"' for column in COLUMNS)
     return f"SELECT {names} FROM read_parquet({path_list(paths)}, hive_partitioning = false)"
@@ -110,7 +115,7 @@ def files_sql(paths: list[Path]) -> str:
 def _is_unchanged(snapshot: Snapshot) -> bool:
     try:
         for state in snapshot.files[-1:]:
-            found = os.stat(state.file.path)
+            found = os.stat(state.path)
             if (found.st_ino, found.st_mtime_ns) != (state.inode, state.mtime_ns):
                 return False
         return all(segment.path.exists() for segment in snapshot.journal)

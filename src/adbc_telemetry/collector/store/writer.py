@@ -10,18 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
-from adbc_telemetry.collector.store.commits import (
-    Added,
-    Commits,
-    explain,
-    now_us,
-)
+from adbc_telemetry.collector.destination import AcceptedLog, Added, Gauge, Health
+from adbc_telemetry.collector.store.commits import Commits, explain, now_us
 from adbc_telemetry.collector.store.disk import Disk, in_thread, measure, size_of
 from adbc_telemetry.collector.store.journal import Journal, cut_incomplete_line
 from adbc_telemetry.collector.store.layout import Segment, StoreError, StoreFolder, create_store, locked
-from adbc_telemetry.collector.store.lines import AcceptedLog
 from adbc_telemetry.collector.store.moving import COMPACTION_TIMEOUT, Moving
 from adbc_telemetry.collector.store.recent_ids import WINDOW_SECONDS, RecentIds
 from adbc_telemetry.collector.store.retention import Retention
@@ -32,22 +25,27 @@ _COMMIT_US: Final = 30 * 1_000_000
 _COMPACTOR: Final = "adbc_telemetry.collector.store.compaction"
 
 
-class StoreHealth(msgspec.Struct, frozen=True, kw_only=True):
+class StoreHealth(Health, frozen=True, kw_only=True):
     """How the store is doing."""
 
-    problems: list[str]
-    """A sentence each; empty if all is well."""
-    events: int
-    """Written since the start."""
-    duplicates: int
-    """Left out since the start, because they were known."""
-    failed_requests: int
-    newest_commit_age_seconds: float | None
     journal_bytes: int
     """Not yet in Parquet files."""
     bytes: int
     free_bytes: int
     remembered_ids: int
+
+    def gauges(self) -> list[Gauge]:
+        """The sizes."""
+        return [
+            Gauge("journal_bytes", "Bytes that are not in Parquet files yet.", self.journal_bytes),
+            Gauge("store_bytes", "Bytes of the store.", self.bytes),
+            Gauge("disk_free_bytes", "Free bytes of the store's disk.", self.free_bytes),
+            Gauge("remembered_ids", "Event ids of the last hour.", self.remembered_ids),
+        ]
+
+    def details(self) -> dict[str, object]:
+        """The room that is left."""
+        return {"free_bytes": self.free_bytes}
 
 
 class Store:
@@ -71,6 +69,15 @@ class Store:
         self._ids: RecentIds
         self._moving: Moving
         self._commits: Commits
+
+    @property
+    def place(self) -> str:
+        """The folder."""
+        return str(self.path)
+
+    @property
+    def largest_log(self) -> None:
+        """None: the intake's limit is the store's."""
 
     async def start(self) -> None:
         """Open the store, and take up what an earlier process left.

@@ -15,8 +15,8 @@ import pytest
 duckdb = pytest.importorskip("duckdb")
 pytest.importorskip("starlette")
 
+from adbc_telemetry.collector.destination import Added, NotDurableError  # noqa: E402
 from adbc_telemetry.collector.store import moving  # noqa: E402
-from adbc_telemetry.collector.store.commits import Added, StoreUnavailableError  # noqa: E402
 from adbc_telemetry.collector.store.journal import Journal  # noqa: E402
 from adbc_telemetry.collector.workers import WorkerError, WorkerProcess  # noqa: E402
 from support.stores import (  # noqa: E402
@@ -152,7 +152,7 @@ def test_what_could_not_be_written_is_no_duplicate_when_it_comes_again(
             with monkeypatch.context() as disk:
                 disk.setattr(os, "write", full)
                 for _ in range(3):
-                    with pytest.raises(StoreUnavailableError):
+                    with pytest.raises(NotDurableError):
                         await store.add(logs)
                 (problem,) = store.health().problems
                 assert "No space left on device" in problem
@@ -193,7 +193,7 @@ def test_a_store_that_stops_takes_nothing_more_and_leaves_only_parquet_files(tmp
             await asyncio.sleep(0)
             stopping = asyncio.create_task(store.stop())
             await asyncio.sleep(0)
-            with pytest.raises(StoreUnavailableError):
+            with pytest.raises(NotDurableError):
                 await store.add(stored_logs(1))
             await asyncio.gather(*under_way, stopping)
 
