@@ -95,7 +95,8 @@ def test_a_million_events_while_the_endpoint_is_down(
     figures, account = (json.loads(line) for line in ended.stdout.splitlines())
     stats = ClientStats(**account)
     assert figures["rss_mib"] < 40, figures
-    assert figures["threads"][0] == figures["threads"][1] <= 8, figures
+    before, after = figures["threads"]
+    assert after <= min(before + 1, 8), figures  # a worker may start in between
     assert figures["cpu"] < 2, figures
     assert figures["wall"] < 2, figures
     fault.settled(stats, sent=EVENTS // ROUNDS * ROUNDS + 2000)

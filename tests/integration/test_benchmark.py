@@ -50,7 +50,7 @@ IMPORT_TODAY = 0.25
 # What instrumentation adds to a statement, against the bare statement: SELECT 1 over ADBC's SQLite.
 INSTRUMENTED_TODAY = 0.29
 # Bytes on the wire with gzip against those without, for events that all differ.
-WIRE_TODAY = 0.05
+WIRE_TODAY = 0.0605
 WIRE_MARGIN = 1.2
 
 # The claims are 1.25 and 0.9 for the medians of a whole run; a single measurement on a busy machine is less precise.

@@ -43,9 +43,10 @@ class Watch:
         self._before = self.measured()
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Measure no more, and leave nothing behind that has a number of this test's."""
         stop_observing_pipeline(self._provider)
         self._provider.shutdown()
+        accounts.after_fork_in_child()
 
     def points(self) -> list[tuple[str, dict[str, object], float]]:
         """Each point: the metric's name, its attributes, and its value (of a histogram the count)."""
