@@ -9,11 +9,14 @@ from typing import Any
 import adbc_driver_sqlite.dbapi
 import pytest
 from opentelemetry.exporter.otlp.proto.http.metric_exporter import OTLPMetricExporter
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 
 from adbc_telemetry import CircuitBreakerManager, CircuitBreakerState, TelemetryClient, instrument
-from adbc_telemetry.otel.pipeline_metrics import observe_pipeline, stop_observing_pipeline
+from adbc_telemetry.otel import ADBCInstrumentor, observe_pipeline, stop_observing_pipeline
 from support.clients import configuration
 from support.logs import ids_of, make_logs
 from support.rotel import Rotel, attributes_of, binary
@@ -137,3 +140,21 @@ def test_the_metrics_of_the_pipeline_arrive_and_equal_its_stats(rotel: Rotel) ->
     assert exported.as_int == stats.delivered == 7
     assert duration.count == stats.exports
     assert attributes_of(exported)["otel.component.type"] == kind
+
+
+def test_the_spans_of_a_connection_arrive_and_carry_the_ids_of_its_events(rotel: Rotel) -> None:
+    provider = TracerProvider(shutdown_on_exit=False)
+    provider.add_span_processor(SimpleSpanProcessor(OTLPSpanExporter(f"{rotel.url}/v1/traces")))
+    connection = instrument(adbc_driver_sqlite.dbapi.connect(), f"otlp+{rotel.url}")
+    ADBCInstrumentor.instrument_connection(connection, tracer_provider=provider)
+    with connection, connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+        cursor.fetchall()
+    provider.shutdown()
+
+    wait_until(lambda: [span for span in rotel.spans() if span.name == "SELECT"])
+    [span] = [span for span in rotel.spans() if span.name == "SELECT"]
+    attributes = attributes_of(span)
+    assert attributes["db.system.name"] == "sqlite"
+    statement_id = attributes["adbc.telemetry.statement_id"]
+    wait_until(lambda: statement_id in str(list(rotel.log_records())))
