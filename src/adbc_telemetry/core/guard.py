@@ -16,6 +16,10 @@ logger = logging.getLogger("adbc_telemetry")
 
 P = ParamSpec("P")
 R = TypeVar("R")
+A = TypeVar("A")
+B = TypeVar("B")
+C = TypeVar("C")
+D = TypeVar("D")
 
 
 def log(message: str, *arguments: object) -> None:
@@ -43,6 +47,29 @@ def never_raises(fallback: Callable[..., R]) -> Callable[[Callable[P, R]], Calla
                 # Only the class: a message may hold what the host program would not want to see in a log.
                 log("telemetry error swallowed: %s", type(error).__name__)
                 return fallback(error, *args, **kwargs)
+
+        return guarded
+
+    return decorate
+
+
+def never_raises_of_four(
+    fallback: Callable[..., R],
+) -> Callable[[Callable[[A, B, C, D], R]], Callable[[A, B, C, D], R]]:
+    """`never_raises` for a function of four arguments, all by position, that each statement calls.
+
+    `never_raises` takes any arguments, and to pack and unpack them costs more than all else that it does.
+    """
+
+    def decorate(call: Callable[[A, B, C, D], R]) -> Callable[[A, B, C, D], R]:
+        @functools.wraps(call)
+        def guarded(first: A, second: B, third: C, fourth: D, /) -> R:
+            try:
+                return call(first, second, third, fourth)
+            except Exception as error:  # noqa: BLE001 - the border
+                # Spelt out again: near the limit of recursion, a function in common might be a step too deep.
+                log("telemetry error swallowed: %s", type(error).__name__)
+                return fallback(error, first, second, third, fourth)
 
         return guarded
 

@@ -19,7 +19,7 @@ from typing import Any, Final
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.instrumentation.cursor_clone import CursorClone
 from adbc_telemetry.instrumentation.null_recorder import NULL_RECORDER
-from adbc_telemetry.instrumentation.observed import ObservedStatements, new_statement_recorder
+from adbc_telemetry.instrumentation.observed import new_statement_recorder
 from adbc_telemetry.instrumentation.operations import (
     CONNECTION_OPERATIONS,
     CURSOR_CANCEL,
@@ -179,9 +179,7 @@ def _connection_methods(cls: Any) -> Methods:
             raise
         recorder = self._adbc_telemetry
         if type(made) is clone.made and recorder is not NULL_RECORDER:  # type: ignore[union-attr]
-            made._adbc_telemetry = (
-                StatementRecorder(recorder) if recorder.observer is None else ObservedStatements(recorder)
-            )
+            made._adbc_telemetry = new_statement_recorder(recorder)
         else:
             _follow_cursor(made, recorder)
         return made

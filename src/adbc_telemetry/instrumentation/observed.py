@@ -9,17 +9,29 @@ from collections.abc import Mapping
 from time import monotonic_ns
 from typing import Any
 
-from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.core.guard import never_raises, never_raises_of_four
 from adbc_telemetry.core.ids import id_of
 from adbc_telemetry.instrumentation.observers import OperationObserver, Outcome
 from adbc_telemetry.instrumentation.operations import Operation
 from adbc_telemetry.instrumentation.session_recorder import SessionRecorder
-from adbc_telemetry.instrumentation.statement_recorder import NO_ARGUMENTS, NOTHING, StatementRecorder
+from adbc_telemetry.instrumentation.statement_recorder import (
+    NO_ARGUMENTS,
+    NOTHING,
+    StatementRecorder,
+    not_ended,
+)
 
 
 def new_statement_recorder(session: SessionRecorder) -> StatementRecorder:
     """A recorder for a cursor of the session's connection."""
-    return StatementRecorder(session) if session.observer is None else ObservedStatements(session)
+    if session.observer is None:
+        recorder = StatementRecorder()
+    else:
+        recorder = observed = ObservedStatements()
+        observed._observed = None
+    recorder.connection = session  # here and not in an `__init__`; see there
+    recorder.under_way = NOTHING
+    return recorder
 
 
 def _not_known(error: Exception, recorder: ObservedStatements, *_: object) -> int | None:
@@ -34,13 +46,8 @@ class ObservedStatements(StatementRecorder):
 
     __slots__ = ("_is_streamed", "_observed", "_rows")
 
+    _observed: OperationObserver | None
     _rows: int | None
-
-    def __init__(self, connection: SessionRecorder) -> None:
-        # As the base class does, but without the call: a cursor is made for each statement.
-        self.connection = connection
-        self.under_way = NOTHING
-        self._observed: OperationObserver | None = None
 
     def begin(
         self,
@@ -107,13 +114,14 @@ class ObservedStatements(StatementRecorder):
         more = getattr(fetched, "num_rows", None)
         return rows + (len(fetched) if more is None else more)
 
-    def _emit(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
+    @never_raises_of_four(not_ended)
+    def _end(self, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> int | None:
         ended_ns = ended_ns or consumed_ns or monotonic_ns()
         has_event = self.connection.session is not None
-        if has_event:  # first: it is not to depend on the observer
-            super()._emit(number, consumed_ns, error, ended_ns)
+        # First the event: it is not to depend on the observer.
+        number = super()._end(consumed_ns, error, ended_ns)
         observed = self._observed
-        if observed is not None:
+        if number is not None and observed is not None:
             first_ns = self._first_batch_ns
             were_read = self.awaits_rows and (first_ns is not None or consumed_ns is not None)
             if self._is_streamed:  # when it was read is not known, but it was while the cursor was open
@@ -121,3 +129,4 @@ class ObservedStatements(StatementRecorder):
             statement_id = id_of(number) if has_event else None
             rows = self._rows if were_read else None
             observed.ended(Outcome(statement_id, error, first_ns, consumed_ns, ended_ns, rows))
+        return number

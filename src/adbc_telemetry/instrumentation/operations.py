@@ -11,13 +11,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import Enum
-from typing import Final, NamedTuple
+from typing import Final
 
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.schema import OperationType, StatementType
 
 
-class SqlClass(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class SqlClass:
     """What is known of a statement before it is run, if only from the first word of its SQL.
 
     Attributes:
@@ -164,13 +165,15 @@ PEP249_CONNECTION_OPERATIONS: Final[Mapping[str, Operation]] = _by_method(
 )
 
 
-_QUERY: Final = SqlClass(StatementType.QUERY, True)
+QUERY: Final = SqlClass(StatementType.QUERY, True)
+"""A statement that returns rows for certain."""
+
 _QUERY_PERHAPS: Final = SqlClass(StatementType.QUERY, False)  # WITH x AS (...) DELETE; PRAGMA a = b
 _UPDATE: Final = SqlClass(StatementType.UPDATE, False)
 _OTHER: Final = SqlClass(StatementType.SQL, False)
 
 _FIRST_WORDS: Final[Mapping[str, SqlClass]] = {
-    **dict.fromkeys(("SELECT", "VALUES", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "TABLE", "FROM"), _QUERY),
+    **dict.fromkeys(("SELECT", "VALUES", "SHOW", "DESCRIBE", "DESC", "EXPLAIN", "TABLE", "FROM"), QUERY),
     **dict.fromkeys(("WITH", "PRAGMA"), _QUERY_PERHAPS),
     **dict.fromkeys(("INSERT", "UPDATE", "DELETE", "MERGE", "REPLACE", "COPY", "UPSERT"), _UPDATE),
 }
@@ -212,4 +215,4 @@ def classify(sql: object) -> SqlClass:
     if isinstance(sql, str):
         found = _first_word(sql, 0, _LOOK_AT_MOST)
         return _OTHER if found is None else _FIRST_WORDS.get(found[1].upper(), _OTHER)
-    return _QUERY if isinstance(sql, bytes) else _OTHER
+    return QUERY if isinstance(sql, bytes) else _OTHER

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from time import monotonic_ns, time_ns
 from typing import Any, Final
 
-from adbc_telemetry.core.guard import never_raises
+from adbc_telemetry.core.guard import never_raises, never_raises_of_four
 from adbc_telemetry.core.ids import id_of, next_number
 from adbc_telemetry.events.handover import hand_over
 from adbc_telemetry.events.statement import StatementRecord
-from adbc_telemetry.instrumentation.operations import AT_A_GLANCE, GLANCE, Operation, classify
+from adbc_telemetry.instrumentation.operations import AT_A_GLANCE, GLANCE, QUERY, Operation, classify
 from adbc_telemetry.instrumentation.session_recorder import Call, SessionRecorder
 from adbc_telemetry.schema import StatementType
 
@@ -25,6 +25,11 @@ NO_ARGUMENTS: Final[Mapping[str, Any]] = {}
 
 def _count_error(error: Exception, recorder: StatementRecorder, *_: object) -> None:
     recorder.connection.errors += 1
+
+
+def not_ended(error: Exception, recorder: StatementRecorder, *_: object) -> int | None:
+    recorder.connection.errors += 1
+    return None
 
 
 def _perhaps(error: Exception, recorder: StatementRecorder, cursor: object) -> bool:
@@ -67,14 +72,14 @@ class StatementRecorder:
         "under_way",
     )
 
+    connection: SessionRecorder
+    under_way: list[int]
     reader: weakref.ref[Any] | None
     _execute_complete_ns: int | None
     _first_batch_ns: int | None
 
-    def __init__(self, connection: SessionRecorder) -> None:
-        self.connection = connection
-        self.under_way = NOTHING
-        # The rest is the statement's: there is no need for it before `begin`.
+    # There is no `__init__`, which takes Python longer to call than what it would do, and a cursor is made for each
+    # statement: `observed.new_statement_recorder` makes a recorder. The rest is the statement's, and set by `begin`.
 
     def begin(
         self,
@@ -92,7 +97,13 @@ class StatementRecorder:
             self.end()
         kind = operation.kind
         if kind is None:
-            kind = (AT_A_GLANCE.get(sql[:GLANCE]) if type(sql) is str else None) or classify(sql)
+            if type(sql) is not str:
+                kind = classify(sql)
+            # Whether it starts with "SELECT ", without a call and a copy: "!" is the character after the blank.
+            elif "SELECT " <= sql < "SELECT!" or "select " <= sql < "select!":
+                kind = QUERY
+            else:
+                kind = AT_A_GLANCE.get(sql[:GLANCE]) or classify(sql)
         self._kind = kind
         self._operation = operation
         self._execute_complete_ns = self._first_batch_ns = self.reader = None
@@ -188,20 +199,22 @@ class StatementRecorder:
                 call.event.statement_type = self._kind.statement_type
         return call
 
-    @never_raises(_count_error)
-    def _end(self, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
+    @never_raises_of_four(not_ended)
+    def _end(self, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> int | None:
+        """End the statement and emit its event.
+
+        Returns:
+            The statement's number; None where another call has ended it.
+        """
         # Contained, where the rest is not: near the limit of recursion, this is a step deeper than the driver goes.
         try:
             number = self.under_way.pop()
         except IndexError:  # another thread was faster
-            return
-        self._emit(number, consumed_ns, error, ended_ns)
-
-    def _emit(self, number: int, consumed_ns: int | None, error: BaseException | None, ended_ns: int) -> None:
+            return None
         connection = self.connection
         session = connection.session
         if session is None:
-            return
+            return number
         has_rows = self.awaits_rows or self._first_batch_ns is not None
         record = StatementRecord(
             session,
@@ -218,8 +231,13 @@ class StatementRecorder:
             ended_ns or consumed_ns or monotonic_ns(),
             time_ns(),
         )
-        if not hand_over(session, record):
+        # As `hand_over` does, and it is not called where the client takes statements: this is done for each.
+        receive = session._receive
+        if receive is not None and receive == session.client.enqueue:  # type: ignore[union-attr]
+            receive(record)
+        elif not hand_over(session, record):
             connection.errors += 1
+        return number
 
     @never_raises(_perhaps)
     def _has_rows(self, cursor: Any) -> bool:

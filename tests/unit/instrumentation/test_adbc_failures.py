@@ -142,6 +142,7 @@ def test_of_two_threads_that_end_a_statement_one_emits_it(sqlite: Any, recording
         recorder.fetched(True)
         recorder._end(None, None, 0)  # by a thread that had looked before
     assert recording.statements() == [QUERY]
+    assert sqlite._adbc_telemetry.errors == 0
 
 
 @pytest.mark.parametrize("first", [False, True])

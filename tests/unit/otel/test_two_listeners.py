@@ -73,6 +73,15 @@ def test_both_listeners_of_a_connection_tell_of_the_same_statement(
     assert None not in ids_of(spans)
 
 
+def test_a_fetch_before_any_statement_fails_as_the_driver_has_it(recording: Recording, spans: Spans) -> None:
+    with record(spans.follow(open_adbc()), recording) as connection, connection.cursor() as cursor:
+        for fetch in (cursor.fetchone, cursor.fetchall):
+            with pytest.raises(sqlite_dbapi.ProgrammingError, match="before execute"):
+                fetch()
+        assert connection._adbc_telemetry.errors == 0
+    assert spans.all == []
+
+
 @EACH
 def test_spans_need_no_client(connect: Callable[[], Any], spans: Spans) -> None:
     connection = spans.follow(connect())
