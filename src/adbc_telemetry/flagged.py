@@ -32,6 +32,7 @@ from typing import Final, Protocol
 import msgspec
 
 from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.consent import nothing_may_leave
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import RLock
@@ -217,8 +218,11 @@ class FlaggedClient:
 
     @never_raises(_cannot_turn_on)
     def on_flags(self) -> None:
-        """Turn on or off as the flags say now. Called on the sender's side, or by the thread that makes this."""
-        if self._flags.word(self._flag):
+        """Turn on or off as the flags say now. Called on the sender's side, or by the thread that makes this.
+
+        A user who was silent may have said no in the environment since, which beats the flags.
+        """
+        if self._flags.word(self._flag) and not nothing_may_leave():
             self._turn_on()
         else:
             self._turn_off()

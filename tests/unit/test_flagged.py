@@ -326,6 +326,54 @@ def test_an_open_connection_follows_the_flags_in_both_directions(flags: FlagServ
     assert flags.operations[-1] == DELETE
 
 
+@pytest.mark.parametrize(
+    ("variable", "word"),
+    [
+        ("DO_NOT_TRACK", "1"),
+        ("DATABRICKS_TELEMETRY_ENABLED", "false"),
+        ("DATABRICKS_TELEMETRY_MODE", "local"),
+    ],
+)
+def test_a_late_word_of_the_users_beats_the_flags_and_ends_the_questions(
+    flags: FlagServer, monkeypatch: pytest.MonkeyPatch, variable: str, word: str
+) -> None:
+    flags.ttl_seconds = 0.01
+    flags.turn(True)
+    telemetry = silent(flags.url)
+    wait_until(lambda: telemetry.enabled)
+    host_flags = FeatureFlagManager.get_instance().known(flags.url)
+    assert host_flags is not None
+    monkeypatch.setenv(variable, word)
+    wait_until(lambda: not host_flags._fetching)
+    asked = len(flags.asked)
+
+    def is_off() -> bool:
+        run_statement(telemetry)
+        return not telemetry.enabled
+
+    wait_until(is_off)
+    host_flags._fetch_after = 0.0
+    run_statement(telemetry)
+    wait_until(lambda: not host_flags._fetching)
+    assert len(flags.asked) == asked
+    assert telemetry.explain().reason.endswith(f": {variable} says so")
+    assert telemetry.close()
+
+
+def test_a_no_that_comes_before_the_first_answer_beats_it(
+    flags: FlagServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = flags.hold()
+    flags.turn(True)
+    telemetry = silent(flags.url)
+    wait_until(lambda: flags.asked)
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    release.set()
+    wait_until(lambda: state_of(telemetry) is FlagState.OFF)
+    assert telemetry.close()
+    assert flags.posts == []
+
+
 def test_a_fetch_that_fails_leaves_telemetry_as_it_is(flags: FlagServer) -> None:
     flags.ttl_seconds = 0.01
     flags.turn(True)
