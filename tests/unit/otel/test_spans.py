@@ -102,6 +102,26 @@ def test_a_statement_that_fails_is_an_error_with_its_class_and_without_its_messa
     assert "hidden" not in told
 
 
+def test_an_error_that_cannot_tell_its_message_is_told_without_it() -> None:
+    import sqlite3
+
+    class UntoldError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Failing(sqlite3.Connection):
+        def commit(self) -> None:
+            raise UntoldError
+
+    spans = Spans()
+    connection = spans.follow(sqlite3.connect(":memory:", factory=Failing), capture_query_text=True)
+    with pytest.raises(UntoldError):
+        connection.commit()
+    connection.close()
+    assert spans.one.status.status_code is StatusCode.ERROR
+    assert spans.one.status.description is None
+
+
 def test_an_ingest_that_fails_is_an_error(cursor: Any, spans: Spans) -> None:
     def batches() -> Iterator[Any]:
         yield pyarrow.record_batch({"n": [1]})
