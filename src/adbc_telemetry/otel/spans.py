@@ -159,7 +159,13 @@ class ConnectionSpans:
             self._tell_driver(span, thing)
         if may_be_ignored and not span.is_recording() and not tracing.metrics.are_on:
             return None
-        return OperationSpan(tracing, description, span, context, begun_ns, begun_at_ns)
+        try:
+            return OperationSpan(tracing, description, span, context, begun_ns, begun_at_ns)
+        except (
+            BaseException
+        ):  # of a signal handler: or all later spans of this thread would be this one's children
+            attach(context)
+            raise
 
     def _tell_driver(self, span: Span, thing: Any) -> None:
         parent = self._parent

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from adbc_telemetry.instrumentation import statement_recorder
+from adbc_telemetry.otel import spans as spans_module
 from support.spans import Spans, events_of
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -286,3 +288,21 @@ def test_an_error_in_the_span_processor_does_not_reach_the_program(raw: Any) -> 
         cursor.execute(THREE_ROWS)
         assert len(cursor.fetchall()) == 3
     assert connection._adbc_telemetry.observer.tracing.errors == 1
+
+
+@pytest.mark.parametrize("module", [statement_recorder, spans_module])
+def test_a_signal_handler_that_raises_leaves_no_span_behind_as_the_current_one(
+    cursor: Any, monkeypatch: pytest.MonkeyPatch, module: Any
+) -> None:
+    name = "attach" if module is spans_module else "next_number"
+    original = getattr(module, name)
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(module, name, original)
+        original(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cursor.execute("SELECT 1")
+    assert not get_current_span().get_span_context().is_valid
