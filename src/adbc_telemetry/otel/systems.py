@@ -173,9 +173,11 @@ def _of_uri(uri: str, system: System) -> tuple[str | None, int | None, str | Non
     port = parts.port or _number(asked.get("port", [None])[0])
     if "unix" in parts.scheme:
         return parts.path or None, None, None
-    # Of a database that is not known, the path may be that of a file; of Databricks it is that of a warehouse.
-    has_database = system not in (OTHER, _DATABRICKS) and not parts.scheme.startswith("grpc")
-    database = unquote(parts.path).strip("/") or None if has_database else None
+    database = unquote(parts.path).strip("/") or None
+    if system is OTHER and not (parts.hostname and "/" not in (database or "")):
+        database = None  # of a database that is not known, it may be the path of a file
+    if system is _DATABRICKS or parts.scheme.startswith("grpc"):
+        database = None  # it is the path of a warehouse, or of a service
     return host, port, database or asked.get("dbname", [None])[0]
 
 

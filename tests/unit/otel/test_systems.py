@@ -103,6 +103,7 @@ FLIGHT = "/site-packages/adbc_driver_flightsql/libadbc_driver_flightsql.so"
         ({"uri": "postgresql://me:47?secret@db.example/shop"}, ("postgresql", None, None, None)),
         ({"uri": "postgresql://me:47/secret@db.example/shop"}, ("postgresql", None, None, None)),
         ({"driver": "x", "uri": "file:///home/me/secret.db"}, ("other_sql", None, None, None)),
+        ({"driver": "x", "uri": "x://db.example/home/me/secret.db"}, ("other_sql", "db.example", None, None)),
         ({"uri": "databricks://token:x@dbc.example/sql/secret"}, ("databricks", "dbc.example", None, None)),
         ({"driver": "x", "uri": "http://[broken"}, ("other_sql", None, None, None)),
         ({}, ("other_sql", None, None, None)),
