@@ -393,8 +393,15 @@ class ConnectionTelemetry:
         """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
-        if isinstance(self._lease, NoLease):
+        lease = self._lease
+        if isinstance(lease, NoLease):
             return self.close(timeout)
+        if isinstance(lease, FlaggedClient):
+            try:
+                timeout = await lease.asettle(timeout)
+            except BaseException:  # cancelled: it closes all the same
+                self._dropped()
+                raise
         try:
             closed = run_in_thread(
                 lambda: self.close(timeout, closed_in_ms=closed_in_ms), "adbc-telemetry-close"

@@ -166,7 +166,26 @@ def test_asyncio_is_not_blocked_by_the_first_answer(flags: FlagServer) -> None:
     assert flags.operations == [CREATE, EXECUTE, DELETE]
 
 
-def test_without_a_thread_asynchronous_calls_do_not_wait(
+def test_connections_that_wait_in_asyncio_have_no_thread_each(flags: FlagServer) -> None:
+    release = flags.hold()
+    flags.turn(True)
+    telemetries = [silent(flags.url) for _ in range(20)]
+    before = threading.active_count()
+
+    async def close_all() -> list[bool]:
+        closing = [asyncio.create_task(each.aclose(10)) for each in telemetries[1:]]
+        cancelled = asyncio.create_task(telemetries[0].aclose(10))
+        await asyncio.sleep(0.05)
+        assert threading.active_count() <= before + 2
+        cancelled.cancel()
+        release.set()
+        return await asyncio.gather(*closing)
+
+    assert asyncio.run(close_all()) == [True] * 19
+    wait_until(lambda: flags.operations.count(DELETE) == 20)
+
+
+def test_without_a_thread_asynchronous_calls_wait_for_the_answer_alone(
     flags: FlagServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: object) -> None:
@@ -175,8 +194,8 @@ def test_without_a_thread_asynchronous_calls_do_not_wait(
     release = flags.hold()
     telemetry = silent(flags.url)
     monkeypatch.setattr(asyncio_support, "run_in_thread", none)
-    assert asyncio.run(telemetry.client.aflush(20)) is False
-    assert asyncio.run(telemetry.client.aclose(20)) is False
+    assert asyncio.run(telemetry.client.aflush(0.05)) is False
+    assert asyncio.run(telemetry.client.aclose(0.05)) is False
     assert state_of(telemetry) is FlagState.CLOSED
     release.set()
 
