@@ -58,6 +58,7 @@ class TelemetryClient:
         exporter: where batches go, instead of where `host` says. The client puts it behind the circuit breaker,
             unless it is one, and closes it.
         auth: returns the headers that authenticate a request; called for every request, on a sender's thread.
+        tenant: whose events these are, where several tenants share a host; see `TelemetryClientManager.acquire`.
 
     Raises:
         ValueError: `host` or `config` makes no sense, `auth` would go over plain HTTP to another machine, or `host`
@@ -72,6 +73,7 @@ class TelemetryClient:
         *,
         exporter: TelemetryExporter | None = None,
         auth: Auth | None = None,
+        tenant: object = None,
     ) -> None:
         self._config = checked_config(config)
         if exporter is not None:
@@ -82,7 +84,7 @@ class TelemetryClient:
             config, exporter = as_the_user_wants(config, exporter, auth)
             self._config = config
         chain = _chain(self._host, config, exporter, auth)
-        self._delivery = BatchDelivery(self._host, config, chain, enabled=self._enabled)
+        self._delivery = BatchDelivery(self._host, config, chain, enabled=self._enabled, tenant=tenant)
         self._closing = Closing(self._delivery)
         self._start(Lifecycle(enabled=self._enabled))
         renew_in_child(self)

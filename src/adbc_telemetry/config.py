@@ -24,6 +24,7 @@ from adbc_telemetry.consent import (
     users_voices,
 )
 from adbc_telemetry.core import zstd
+from adbc_telemetry.core.guard import never_raises
 
 __all__ = ["ENVIRONMENT_PREFIX", "PROPERTY_PREFIX", "TelemetryConfiguration", "checked_config", "opted_out"]
 
@@ -47,6 +48,12 @@ _Mode: TypeAlias = Annotated[
     Literal["off", "local", "on"] | None, msgspec.Meta(description="off, local, on or None")
 ]
 _CircuitOpen: TypeAlias = Annotated[Literal["drop", "retain"], msgspec.Meta(description="drop or retain")]
+
+
+def _unreadable(
+    error: Exception, cls: type[TelemetryConfiguration], *_: object, **__: object
+) -> TelemetryConfiguration:
+    return cls(enabled=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +132,7 @@ class TelemetryConfiguration:
         return self.enabled is True and self.mode == Mode.LOCAL.value
 
     @classmethod
+    @never_raises(_unreadable)
     def from_properties(
         cls,
         properties: Mapping[str, Any] | None = None,
@@ -136,7 +144,8 @@ class TelemetryConfiguration:
 
         A property (`adbc.databricks.telemetry.batch_size`) beats the environment
         (`DATABRICKS_TELEMETRY_BATCH_SIZE`), the environment beats a flag, and a flag beats the default. A bad value
-        counts as absent. About `enabled` and `mode`, the user's most private word wins; see `consent`.
+        counts as absent. About `enabled` and `mode`, the user's most private word wins; see `consent`. What raises when
+        it is read may be a no: telemetry is off then.
 
         Args:
             properties: of a connection.

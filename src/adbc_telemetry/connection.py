@@ -58,6 +58,11 @@ from adbc_telemetry.transport.auth import Auth
 _LONGEST_MS: Final = 1e15
 
 
+def _not_readable(error: Exception, parts: _Parts, properties: object) -> None:
+    # A no of the user's may be among what cannot be read.
+    parts.failure = type(error).__name__
+
+
 class _Parts:
     """What a connection's telemetry is made of; each part falls back by itself.
 
@@ -66,16 +71,22 @@ class _Parts:
     """
 
     def __init__(self, properties: object, host: str) -> None:
+        self.properties: dict[str, Any] = {}
+        self.host = host
+        self.voices: list[Voice] = []
+        self.failure: str | None = None
+        self.errors = 0
+        self._read(properties)
+
+    @never_raises(_not_readable)
+    def _read(self, properties: object) -> None:
         own = properties if isinstance(properties, Mapping) else {}
         self.properties = {
             key: value
             for key, value in own.items()
             if isinstance(key, str) and key.startswith(PROPERTY_PREFIX)
         }
-        self.host = host
-        self.voices: list[Voice] = users_voices(self.properties)
-        self.failure: str | None = None
-        self.errors = 0
+        self.voices = users_voices(self.properties)
 
     def explain(self) -> Decision:
         """The decision by now."""
@@ -83,7 +94,9 @@ class _Parts:
             return Decision(
                 Mode.OFF, f"off: telemetry could not be set up ({self.failure})", tuple(self.voices)
             )
-        return with_server(self.voices, self.host)
+        # A silent user may have said no in the environment since; see `feature_flags`.
+        is_silent = decide(self.voices).user_is_silent
+        return with_server(users_voices(self.properties) if is_silent else self.voices, self.host)
 
     def configuration(self, flags: Mapping[str, str] | None = None) -> TelemetryConfiguration:
         """The settings, with the server's flags behind the user's own."""
@@ -104,7 +117,7 @@ def _take_lease(
     workspace_id: int | None,
 ) -> Lease:
     decision = decide(parts.voices)
-    if not (decision.enabled or decision.user_is_silent):
+    if parts.failure is not None or not (decision.enabled or decision.user_is_silent):
         return NoLease(NoopTelemetryClient(parts.host))
     return lease_for(
         parts.host,
@@ -156,6 +169,22 @@ def _auth_type(parts: _Parts, told: DriverConnectionParameters | None) -> str | 
 @never_raises(_part_missing)
 def _user_agent(parts: _Parts, driver_name: str, driver_version: str) -> str | None:
     return user_agent(driver_name, driver_version)
+
+
+def _no_session(error: Exception, parts: _Parts, lease: Lease, **_: object) -> TelemetrySessionContext:
+    parts.failure = type(error).__name__
+    lease.release_soon()
+    return TelemetrySessionContext()
+
+
+@never_raises(_no_session)
+def _session(parts: _Parts, lease: Lease, *, session_id: str | None, **facts: Any) -> TelemetrySessionContext:
+    return TelemetrySessionContext(
+        session_id=session_id or new_id(),
+        client=None if isinstance(lease, NoLease) else lease.client,
+        error_categories=True,
+        **facts,
+    )
 
 
 def _count_error(error: Exception, telemetry: ConnectionTelemetry, *_: object, **__: object) -> None:
@@ -240,8 +269,10 @@ class ConnectionTelemetry:
         is_off = isinstance(lease, NoLease)
         if connection_parameters is None and not is_off:
             connection_parameters = _connection_parameters(parts, properties, allowed)
-        session = TelemetrySessionContext(
-            session_id=session_id or new_id(),
+        session = _session(
+            parts,
+            lease,
+            session_id=session_id,
             workspace_id=workspace_id,
             auth_type=_auth_type(parts, connection_parameters) if auth_type is None else auth_type,
             system_configuration=None
@@ -250,11 +281,9 @@ class ConnectionTelemetry:
             driver_connection_params=connection_parameters,
             default_result_format=default_result_format,
             default_compression_enabled=default_compression_enabled,
-            client=None if is_off else lease.client,
             user_agent=None if is_off else _user_agent(parts, driver_name, driver_version),
-            error_categories=True,
         )
-        telemetry = cls(parts, session, lease)
+        telemetry = cls(parts, session, NoLease(NoopTelemetryClient(host)) if parts.failure else lease)
         telemetry.record_operation(OperationType.CREATE_SESSION, 0 if opened_in_ms is None else opened_in_ms)
         return telemetry
 
@@ -364,8 +393,15 @@ class ConnectionTelemetry:
         """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
-        if isinstance(self._lease, NoLease):
+        lease = self._lease
+        if isinstance(lease, NoLease):
             return self.close(timeout)
+        if isinstance(lease, FlaggedClient):
+            try:
+                timeout = await lease.asettle(timeout)
+            except BaseException:  # cancelled: it closes all the same
+                self._dropped()
+                raise
         try:
             closed = run_in_thread(
                 lambda: self.close(timeout, closed_in_ms=closed_in_ms), "adbc-telemetry-close"

@@ -131,6 +131,11 @@ def mode_of_environment(environ: Mapping[str, str] = os.environ) -> Mode | None:
     return None if decision.user_is_silent else decision.mode
 
 
+def nothing_may_leave(environ: Mapping[str, str] = os.environ) -> bool:
+    """Whether the environment keeps this process from making any request: by a no, or by the mode `local`."""
+    return mode_of_environment(environ) in (Mode.OFF, Mode.LOCAL)
+
+
 def argument_voice(name: str, *, enabled: object = None, mode: object = None) -> Voice:
     """What an argument says.
 

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from adbc_telemetry.consent import Decision, Voice, argument_voice, decide, server_voice, users_voices
+from adbc_telemetry.consent import Decision, Mode, Voice, argument_voice, decide, server_voice, users_voices
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.feature_flags import FeatureFlagManager, FeatureFlags
 
@@ -18,6 +18,12 @@ SERVER: Final = "the server's flag"
 """The name of the server's voice."""
 
 
+def _unreadable(error: Exception, *_: object, **__: object) -> Decision:
+    voice = Voice("what cannot be read", Mode.OFF, won=True)
+    return Decision(Mode.OFF, f"off: what the user says cannot be read ({type(error).__name__})", (voice,))
+
+
+@never_raises(_unreadable)
 def explain(
     properties: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] = os.environ,

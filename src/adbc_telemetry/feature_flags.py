@@ -14,6 +14,9 @@ The flags of a host, in one process:
     answered    there is an answer, or a failure that counts    a look-up finds it old and starts another fetch;
                 as one: no flag is known                        meanwhile the old answer holds
 
+A no in the environment, also one that comes late, ends the requests; what watches the flags is told by the next fetch,
+which makes none.
+
 There is one first answer per host and process, and only that one is ever waited for, by those who have events to keep
 until it comes (`flagged`). A forked child of a process that knows flags keeps them; any other child is unasked.
 """
@@ -29,7 +32,7 @@ import msgspec
 from msgspec import Struct
 
 from adbc_telemetry.config import PROPERTY_PREFIX, TelemetryConfiguration, checked_config, opted_out
-from adbc_telemetry.consent import Mode, as_mode, as_switch
+from adbc_telemetry.consent import Mode, as_mode, as_switch, nothing_may_leave
 from adbc_telemetry.core.fork import fork_gate, renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.hosts import normalize_host
@@ -243,6 +246,8 @@ class FeatureFlags:
 
     @never_raises(_not_fetched)
     def _fetch(self, auth: Auth | None) -> _Fetched:
+        if nothing_may_leave():  # said since the last look-up; the watchers are told all the same
+            return _Fetched()
         with fork_gate:
             from adbc_telemetry.transport.http import HttpTransport
 

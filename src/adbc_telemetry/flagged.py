@@ -32,6 +32,7 @@ from typing import Final, Protocol
 import msgspec
 
 from adbc_telemetry.config import TelemetryConfiguration
+from adbc_telemetry.consent import nothing_may_leave
 from adbc_telemetry.core.fork import renew_in_child
 from adbc_telemetry.core.guard import never_raises
 from adbc_telemetry.core.native import RLock
@@ -217,8 +218,11 @@ class FlaggedClient:
 
     @never_raises(_cannot_turn_on)
     def on_flags(self) -> None:
-        """Turn on or off as the flags say now. Called on the sender's side, or by the thread that makes this."""
-        if self._flags.word(self._flag):
+        """Turn on or off as the flags say now. Called on the sender's side, or by the thread that makes this.
+
+        A user who was silent may have said no in the environment since, which beats the flags.
+        """
+        if self._flags.word(self._flag) and not nothing_may_leave():
             self._turn_on()
         else:
             self._turn_off()
@@ -264,6 +268,28 @@ class FlaggedClient:
         if self._state is FlagState.UNDECIDED and self._waiting:
             self._flags.wait_for_first_answer(deadline)
 
+    async def asettle(self, timeout: float | None = None) -> float:
+        """`settle` for asyncio. It needs no thread: there may be as many waiting as there are connections.
+
+        Args:
+            timeout: seconds to wait at most; None for those of a close.
+
+        Returns:
+            The seconds that are left.
+        """
+        from adbc_telemetry.pipeline.asyncio_support import LoopSignal
+
+        deadline = _deadline(timeout, self._close_seconds)
+        flags = self._flags
+        seconds = min(deadline, flags.answer_due) - time.monotonic()
+        if self._state is FlagState.UNDECIDED and self._waiting and seconds > 0:
+            signal = LoopSignal()
+            flags.when_answered.append(signal.send)
+            # In this order: an answer that comes in between is noticed twice rather than never.
+            if not flags.first_answer.is_set():
+                await signal.wait(seconds)
+        return max(0.0, deadline - time.monotonic())
+
     def flush(self, timeout: float | None = None) -> bool:
         """Wait until all events so far are finished; see `TelemetryClient.flush`.
 
@@ -281,6 +307,8 @@ class FlaggedClient:
         """`flush` for asyncio."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
+        left = await self.asettle(_LONGEST_WAIT_SECONDS if timeout is None else timeout)
+        timeout = None if timeout is None else left
         try:
             over = run_in_thread(lambda: self.flush(timeout), "adbc-telemetry-flush")
         except RuntimeError:  # no thread can be started
@@ -321,6 +349,11 @@ class FlaggedClient:
         """`close` for asyncio."""
         from adbc_telemetry.pipeline.asyncio_support import run_in_thread
 
+        try:
+            timeout = await self.asettle(timeout)
+        except BaseException:  # cancelled: it closes all the same
+            self.release_soon()
+            raise
         try:
             over = run_in_thread(lambda: self.close(timeout), "adbc-telemetry-close")
         except RuntimeError:  # no thread can be started

@@ -74,7 +74,7 @@ class TelemetryClientHolder:
         self.gone = ReentrantEvent()
         # Where credentials may not go, none are asked for: `acquire` has refused a lease that brings some.
         auth = HoldersAuth(self) if takes_credentials(host) else None
-        self.client = TelemetryClient(host, config, exporter=exporter, auth=auth)
+        self.client = TelemetryClient(host, config, exporter=exporter, auth=auth, tenant=key.tenant)
 
     @property
     def state(self) -> HolderState:

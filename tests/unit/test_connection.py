@@ -6,7 +6,7 @@ import asyncio
 import gc
 import math
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -358,6 +358,38 @@ def test_properties_that_make_no_sense_are_none(captured: CapturingExporter, pro
     assert captured.events == (
         [CREATE, SELECT, DELETE] if isinstance(properties, dict) and len(properties) > 1 else []
     )
+
+
+class Unreadable(Mapping[str, Any]):
+    """Properties that are read from elsewhere, which is not there."""
+
+    def __getitem__(self, name: str) -> Any:
+        raise OSError(name)
+
+    def __iter__(self) -> Iterator[str]:
+        raise OSError
+
+    def __len__(self) -> int:
+        return 1
+
+
+class NeitherTrueNorFalse:
+    def __bool__(self) -> bool:
+        raise TypeError
+
+
+def test_properties_that_cannot_be_read_may_hold_a_no(captured: CapturingExporter) -> None:
+    telemetry = create(captured, Unreadable())
+    assert telemetry.explain().reason == "off: telemetry could not be set up (OSError)"
+    off(telemetry)
+    assert captured.events == []
+
+
+def test_a_fact_that_raises_gives_the_lease_back(captured: CapturingExporter) -> None:
+    telemetry = create(captured, session_id=NeitherTrueNorFalse())
+    off(telemetry)
+    wait_until(lambda: TelemetryClientManager.get_instance().ref_count(HOST) == 0)
+    assert captured.events == []
 
 
 @pytest.mark.parametrize("part", ["detect_system_configuration", "user_agent"])

@@ -40,6 +40,22 @@ def expected(case: Case) -> str:
     return "on" if case.server else "off"
 
 
+class Unreadable(dict[str, Any]):
+    """Properties that are read from elsewhere, which is not there."""
+
+    def get(self, name: str, default: Any = None) -> Any:
+        raise OSError(name)
+
+
+def test_what_cannot_be_read_may_be_a_no() -> None:
+    properties = Unreadable()
+    decision = explain(properties, {}, enabled=True)
+    assert decision.reason == "off: what the user says cannot be read (OSError)"
+    assert not decision.user_is_silent
+    assert TelemetryConfiguration.from_properties(properties, {}).consent is False
+    assert TelemetryConfiguration.from_properties(None, properties).consent is False
+
+
 def test_every_combination_of_words_follows_the_rules() -> None:
     cases = list(all_cases())
     assert len(cases) > 900

@@ -166,7 +166,26 @@ def test_asyncio_is_not_blocked_by_the_first_answer(flags: FlagServer) -> None:
     assert flags.operations == [CREATE, EXECUTE, DELETE]
 
 
-def test_without_a_thread_asynchronous_calls_do_not_wait(
+def test_connections_that_wait_in_asyncio_have_no_thread_each(flags: FlagServer) -> None:
+    release = flags.hold()
+    flags.turn(True)
+    telemetries = [silent(flags.url) for _ in range(20)]
+    before = threading.active_count()
+
+    async def close_all() -> list[bool]:
+        closing = [asyncio.create_task(each.aclose(10)) for each in telemetries[1:]]
+        cancelled = asyncio.create_task(telemetries[0].aclose(10))
+        await asyncio.sleep(0.05)
+        assert threading.active_count() <= before + 2
+        cancelled.cancel()
+        release.set()
+        return await asyncio.gather(*closing)
+
+    assert asyncio.run(close_all()) == [True] * 19
+    wait_until(lambda: flags.operations.count(DELETE) == 20)
+
+
+def test_without_a_thread_asynchronous_calls_wait_for_the_answer_alone(
     flags: FlagServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def none(*_: object) -> None:
@@ -175,8 +194,8 @@ def test_without_a_thread_asynchronous_calls_do_not_wait(
     release = flags.hold()
     telemetry = silent(flags.url)
     monkeypatch.setattr(asyncio_support, "run_in_thread", none)
-    assert asyncio.run(telemetry.client.aflush(20)) is False
-    assert asyncio.run(telemetry.client.aclose(20)) is False
+    assert asyncio.run(telemetry.client.aflush(0.05)) is False
+    assert asyncio.run(telemetry.client.aclose(0.05)) is False
     assert state_of(telemetry) is FlagState.CLOSED
     release.set()
 
@@ -324,6 +343,54 @@ def test_an_open_connection_follows_the_flags_in_both_directions(flags: FlagServ
     follow(True)
     assert telemetry.close()
     assert flags.operations[-1] == DELETE
+
+
+@pytest.mark.parametrize(
+    ("variable", "word"),
+    [
+        ("DO_NOT_TRACK", "1"),
+        ("DATABRICKS_TELEMETRY_ENABLED", "false"),
+        ("DATABRICKS_TELEMETRY_MODE", "local"),
+    ],
+)
+def test_a_late_word_of_the_users_beats_the_flags_and_ends_the_questions(
+    flags: FlagServer, monkeypatch: pytest.MonkeyPatch, variable: str, word: str
+) -> None:
+    flags.ttl_seconds = 0.01
+    flags.turn(True)
+    telemetry = silent(flags.url)
+    wait_until(lambda: telemetry.enabled)
+    host_flags = FeatureFlagManager.get_instance().known(flags.url)
+    assert host_flags is not None
+    monkeypatch.setenv(variable, word)
+    wait_until(lambda: not host_flags._fetching)
+    asked = len(flags.asked)
+
+    def is_off() -> bool:
+        run_statement(telemetry)
+        return not telemetry.enabled
+
+    wait_until(is_off)
+    host_flags._fetch_after = 0.0
+    run_statement(telemetry)
+    wait_until(lambda: not host_flags._fetching)
+    assert len(flags.asked) == asked
+    assert telemetry.explain().reason.endswith(f": {variable} says so")
+    assert telemetry.close()
+
+
+def test_a_no_that_comes_before_the_first_answer_beats_it(
+    flags: FlagServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release = flags.hold()
+    flags.turn(True)
+    telemetry = silent(flags.url)
+    wait_until(lambda: flags.asked)
+    monkeypatch.setenv("DO_NOT_TRACK", "1")
+    release.set()
+    wait_until(lambda: state_of(telemetry) is FlagState.OFF)
+    assert telemetry.close()
+    assert flags.posts == []
 
 
 def test_a_fetch_that_fails_leaves_telemetry_as_it_is(flags: FlagServer) -> None:

@@ -17,16 +17,16 @@ import pytest
 from adbc_telemetry import ConnectionTelemetry, TelemetryClientManager, instrument
 from adbc_telemetry.schema import StatementType
 from adbc_telemetry.testing import CapturingExporter, configuration
-from support.server import TelemetryServer
-from support.waiting import run_in_threads
+from support.server import Reply, TelemetryServer
+from support.waiting import run_in_threads, wait_until
 
 YES = {"adbc.databricks.telemetry.enabled": "true"}
 POLITE = Path(__file__).parents[2] / "benchmarks" / "polite.py"
 
 
-def of_tenant(url: str, tenant: int) -> ConnectionTelemetry:
+def of_tenant(url: str, tenant: int, **settings: str) -> ConnectionTelemetry:
     return ConnectionTelemetry.create(
-        YES,
+        {**YES, **{f"adbc.databricks.telemetry.{name}": value for name, value in settings.items()}},
         driver_name="tiny",
         driver_version="1.0",
         host=url,
@@ -63,6 +63,23 @@ def test_events_of_a_tenant_never_travel_under_the_credentials_of_another_on_a_h
     run_in_threads(6, work)
     assert tenants_by_credentials(server) == {f"Bearer of {tenant}": {tenant} for tenant in tenants}
     assert len(server.accepted) == 6 * 5 * 22
+
+
+def test_nor_do_they_where_they_come_from_the_spool(server: TelemetryServer, tmp_path: Path) -> None:
+    settings = {"spool_dir": str(tmp_path), "max_retries": "0", "flush_interval_ms": "10"}
+    server.always = lambda request: Reply(503)
+    with of_tenant(server.url, 1, **settings) as telemetry:
+        execute(telemetry)
+    assert telemetry.client.stats().spooled == 3
+    server.requests.clear()
+    server.always = lambda request: Reply()
+    with of_tenant(server.url, 2, **settings) as telemetry:
+        execute(telemetry)
+    assert tenants_by_credentials(server) == {"Bearer of 2": {2}}
+    with of_tenant(server.url, 1, **settings) as telemetry:
+        execute(telemetry)
+        wait_until(lambda: not list(tmp_path.glob("*.spool")))
+    assert tenants_by_credentials(server) == {"Bearer of 1": {1}, "Bearer of 2": {2}}
 
 
 def test_tenants_of_a_host_share_its_circuit_and_count_as_one_host(server: TelemetryServer) -> None:

@@ -83,19 +83,30 @@ def spool(target: Target) -> Finding:
     if directory is None:
         return skipped("no spool_dir is set: events that cannot be delivered are lost, and counted")
     path = Path(directory)
-    nearest = next(each for each in (path, *path.absolute().parents) if each.exists())
-    if path.exists() and not path.is_dir():
+    # Not `Path.exists`, which raises where a folder above may not be entered.
+    nearest = next(each for each in (path, *path.absolute().parents) if os.path.exists(each))
+    if nearest == path and not path.is_dir():
         return failed(Diagnosis.SPOOL_IS_NO_FOLDER, f"{path} is no folder")
     if not _can_be_written(nearest):
         return failed(Diagnosis.SPOOL_NOT_WRITABLE, f"{nearest} cannot be written to")
-    segments = [each.stat().st_size for each in path.glob(f"*{_SPOOL_SUFFIX}")] if path.exists() else []
-    used, most, free = sum(segments), target.config.spool_max_bytes, shutil.disk_usage(nearest).free
+    used, most, free = (
+        sum(map(_size, path.glob(f"*{_SPOOL_SUFFIX}"))),
+        target.config.spool_max_bytes,
+        shutil.disk_usage(nearest).free,
+    )
     sentence = f"{path} holds {_megabytes(used)} of {_megabytes(most)}; its disk has {_megabytes(free)} free"
     if used >= _NEARLY_FULL * most:
         return warning(Diagnosis.SPOOL_FULL, sentence)
     if free < most - used:
         return warning(Diagnosis.DISK_FULL, sentence)
     return ok(sentence)
+
+
+def _size(segment: Path) -> int:
+    try:
+        return segment.stat().st_size
+    except OSError:  # another process has just sent it
+        return 0
 
 
 def _can_be_written(folder: Path) -> bool:

@@ -47,8 +47,8 @@ class Target:
 
     @property
     def shown(self) -> str | None:
-        """The endpoint as it is printed; None if it is not understood."""
-        return self.url if self.speaks_the_wire else self.name or None
+        """The endpoint as it is printed, without its query, which may be a key; None if it is not understood."""
+        return self.url if self.speaks_the_wire else self.name.partition("?")[0] or None
 
     @property
     def speaks_the_wire(self) -> bool:

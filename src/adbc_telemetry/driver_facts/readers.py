@@ -77,15 +77,18 @@ def text(value: Any) -> str | None:
 
 
 def texts(value: Any) -> list[str] | None:
-    """Texts, also as one with commas."""
+    """Texts, also as one with commas. What may hold a password, before an `@`, is left out."""
     parts = value.split(",") if isinstance(value, str) else value
-    return [part for each in parts if (part := text(each))] or None
+    return [part for each in parts if (part := text(each)) and "@" not in part] or None
 
 
 def path(value: Any) -> str | None:
-    """A path of HTTP, without the query, which may hold a token."""
+    """A path of HTTP, also of a whole URL: without the query, which may hold a token, and without what is before it."""
     told = text(value)
-    return None if told is None else told.partition("?")[0].partition("#")[0] or None
+    if told is None or "://" in told:
+        return None if told is None else urlsplit(told).path or None
+    told = told.partition("?")[0].partition("#")[0]
+    return None if "@" in told else told or None
 
 
 def host(value: Any) -> str | None:

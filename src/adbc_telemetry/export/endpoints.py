@@ -190,9 +190,9 @@ def _path_of(rest: str) -> str:
         ValueError: it names no file by its whole path, or one of another machine.
     """
     host, slash, path = rest.partition("/")
-    if host.lower() not in ("", "localhost") or not slash or not path or path.endswith("/"):
-        raise ValueError("a file endpoint has three slashes and the whole path: file:///folder/events.jsonl")
     decoded = unquote(path)
+    if host.lower() not in ("", "localhost") or not slash or not path or decoded.endswith("/"):
+        raise ValueError("a file endpoint has three slashes and the whole path: file:///folder/events.jsonl")
     if os.name == "nt" and decoded[1:2] == ":":
         return decoded  # file:///C:/folder/events.jsonl
     return f"/{decoded}"

@@ -61,15 +61,21 @@ class ObservedStatements(StatementRecorder):
             self.end()
         connection = self.connection
         observer = connection.observer
-        # Before the base class begins the statement, since it may be ended from then on: by a signal handler's error.
-        self._observed = observed = (
-            None if observer is None else observer.begin(operation, sql, cursor, args, kwargs)
-        )
-        if observed is None and connection.session is None and not operation.commits_first:
-            return  # nothing is to be told of it
-        self._rows = 0
-        self._is_streamed = False
-        super().begin(operation, sql)
+        self._observed = observed = None
+        try:
+            if observer is not None:
+                observed = observer.begin(operation, sql, cursor, args, kwargs)
+            # Before the base class begins the statement, since it may be ended from then on.
+            self._observed = observed
+            if observed is None and connection.session is None and not operation.commits_first:
+                return  # nothing is to be told of it
+            self._rows = 0
+            self._is_streamed = False
+            super().begin(operation, sql)
+        except BaseException:  # of a signal handler: the driver is not called, so that no call will return
+            if observed is not None:
+                observed.returned()
+            raise
 
     # The call is over even if another thread has ended the statement: only this one can take back its context.
 

@@ -41,3 +41,13 @@ def error_type(failure: BaseException) -> str:
     if kind.__module__ == "builtins":
         return kind.__qualname__
     return f"{kind.__module__}.{kind.__qualname__}"
+
+
+def _no_message(error: Exception, failure: BaseException | None) -> str | None:
+    return None
+
+
+@never_raises(_no_message)
+def message_of(failure: BaseException | None) -> str | None:
+    """The error's message; None of an error that cannot tell it."""
+    return str(failure)

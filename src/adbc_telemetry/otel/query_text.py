@@ -2,7 +2,8 @@
 
 The text is read by sqlglot. Each literal's token becomes `?`; comments are dropped; all else stays as the program has
 written it, with single blanks. A text that sqlglot cannot parse, or parses as a command that it knows no more of, is
-left out: where its literals are is not certain then. In some databases double quotes may be around strings. So in the
+left out: where its literals are is not certain then. So are the texts of `SET` and `PRAGMA`, whose values may be bare
+words. In some databases double quotes may be around strings. So in the
 SQL of SQLite, and of databases whose dialect is not known, such a name becomes `?` too unless it is a table's.
 """
 
@@ -97,11 +98,11 @@ def _read(sql: str, dialect: str | None) -> QueryText | None:
     tokens = sqlglot.tokenize(sql, read=dialect)
     parsed = sqlglot.parse(_readable(sql, tokens), read=dialect, error_level=sqlglot.ErrorLevel.RAISE)
     statements = [each for each in parsed if each is not None]
-    if not statements or any(each.find(exp.Command) for each in statements):
+    if not statements or any(each.find(exp.Command, exp.Set, exp.Pragma) for each in statements):
         return None
     tables = _tables(tokens, statements, strings_too=dialect == "sqlite")
     text = _sanitised(sql, tokens, tables, quotes_strings=dialect in (None, "sqlite", "tsql"))
-    if _BITTEN(text):
+    if _BITTEN(text) or _DOLLARS(text):
         return None
     kept = {sql[token.start : token.end + 1] for index, token in enumerate(tokens) if index in tables}
     if _has_literals(text, dialect, kept):
@@ -111,6 +112,9 @@ def _read(sql: str, dialect: str | None) -> QueryText | None:
 
 # A number that sqlglot ends earlier than the database: `1_000`.
 _BITTEN: Final = re.compile(r"\?[^\W\d]").search
+
+# What is left of a string in dollars, which the dialect, as sqlglot knows it, has not: `$$it's a secret$$`.
+_DOLLARS: Final = re.compile(r"\$\w*\$").search
 
 # IN (?, ?, ?): how many there are says little, and would make a text of its own of each number.
 _IN: Final = re.compile(r"(\bIN ?)\(\?(?:, ?\?)+\)", re.IGNORECASE)

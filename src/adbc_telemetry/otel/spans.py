@@ -53,7 +53,7 @@ from adbc_telemetry.otel.collecting import (
     watch_the_collector,
 )
 from adbc_telemetry.otel.descriptions import Description, Descriptions
-from adbc_telemetry.otel.errors import error_type, status_code
+from adbc_telemetry.otel.errors import error_type, message_of, status_code
 from adbc_telemetry.otel.metrics import Metrics
 from adbc_telemetry.otel.other_spans import SQLALCHEMY, has_stable_metrics, is_suppressed, statement_span
 from adbc_telemetry.otel.sampling import EarlyAnswer
@@ -159,7 +159,13 @@ class ConnectionSpans:
             self._tell_driver(span, thing)
         if may_be_ignored and not span.is_recording() and not tracing.metrics.are_on:
             return None
-        return OperationSpan(tracing, description, span, context, begun_ns, begun_at_ns)
+        try:
+            return OperationSpan(tracing, description, span, context, begun_ns, begun_at_ns)
+        except (
+            BaseException
+        ):  # of a signal handler: or all later spans of this thread would be this one's children
+            attach(context)
+            raise
 
     def _tell_driver(self, span: Span, thing: Any) -> None:
         parent = self._parent
@@ -228,7 +234,7 @@ class OperationSpan:
                 span.set_attribute(DB_RESPONSE_RETURNED_ROWS, rows)
             if failure is not None:
                 span.set_attributes(failure)
-                span.set_status(StatusCode.ERROR, str(error) if tracing.capture_query_text else None)
+                span.set_status(StatusCode.ERROR, message_of(error) if tracing.capture_query_text else None)
             span.end(self._begun_at_ns + took_ns)
         if tracing.metrics.are_on:
             attributes = self._description.metric_attributes

@@ -153,7 +153,7 @@ def place_of(options: Mapping[str, Any]) -> Place:
     system = OTHER if "flightsql" in library else system_of_driver(library)
     if system.name in _LOCAL:
         return Place(system)
-    address, port, namespace = _of_uri(uri) if scheme else (None, None, None)
+    address, port, namespace = _of_uri(uri, system) if scheme else (None, None, None)
     address = address or _first(options, _HOSTS)
     port = port or _number(_first(options, _PORTS))
     if namespace is None:
@@ -162,15 +162,22 @@ def place_of(options: Mapping[str, Any]) -> Place:
     return Place(system, address, None if port == system.port else port, namespace)
 
 
-def _of_uri(uri: str) -> tuple[str | None, int | None, str | None]:
+def _of_uri(uri: str, system: System) -> tuple[str | None, int | None, str | None]:
     """Host, port and database of a URI. libpq's may have them among the parameters."""
     parts = urlsplit(uri)
+    if "@" in parts.path + parts.query + parts.fragment:
+        # A password with `/`, `?` or `#`, which libpq takes: what looks like the host is the user's name.
+        return None, None, None
     asked = parse_qs(parts.query) if parts.scheme.startswith("postgres") else {}
     host = parts.hostname or asked.get("host", [None])[0]
     port = parts.port or _number(asked.get("port", [None])[0])
     if "unix" in parts.scheme:
         return parts.path or None, None, None
-    database = None if parts.scheme.startswith("grpc") else unquote(parts.path).strip("/") or None
+    database = unquote(parts.path).strip("/") or None
+    if system is OTHER and not (parts.hostname and "/" not in (database or "")):
+        database = None  # of a database that is not known, it may be the path of a file
+    if system is _DATABRICKS or parts.scheme.startswith("grpc"):
+        database = None  # it is the path of a warehouse, or of a service
     return host, port, database or asked.get("dbname", [None])[0]
 
 

@@ -57,6 +57,7 @@ class BatchDelivery:
         config: of the client.
         exporter: where batches go.
         enabled: whether anything will be sent.
+        tenant: whose events these are, where several tenants share a host; see `spool`.
 
     Attributes:
         flow: the events. A forked child has a new one.
@@ -68,7 +69,13 @@ class BatchDelivery:
     flow: EventFlow
 
     def __init__(
-        self, host: str, config: TelemetryConfiguration, exporter: AbleExporter, *, enabled: bool
+        self,
+        host: str,
+        config: TelemetryConfiguration,
+        exporter: AbleExporter,
+        *,
+        enabled: bool,
+        tenant: object = None,
     ) -> None:
         self._host = host
         self._enabled = enabled
@@ -81,7 +88,7 @@ class BatchDelivery:
         self._spool: Spool | None = None
         self.replay: Replay | None = None
         if enabled and config.spool_dir is not None:
-            self._spool = Spool(config.spool_dir, host, config.spool_max_bytes, self._diagnostics)
+            self._spool = Spool(config.spool_dir, host, config.spool_max_bytes, self._diagnostics, tenant)
             pause = config.flush_interval_ms / 1000
             self.replay = Replay(self._spool, exporter, batch_sizes(config)[0], pause)
 

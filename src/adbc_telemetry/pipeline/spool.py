@@ -60,7 +60,7 @@ def _nothing_to_claim(error: Exception, spool: Spool, *_: object) -> SpoolSegmen
 
 
 class Spool:
-    """The segments of one host in a folder.
+    """The segments of one host, or of one of its tenants, in a folder.
 
     Args:
         directory: the folder. It is made when there is something to write, readable only for its owner.
@@ -68,6 +68,8 @@ class Spool:
         max_bytes: how large the folder may grow, with the segments of all hosts. Beyond that the oldest segments
             are dropped.
         diagnostics: gets failures, and how many events were written or dropped; None makes one for `host`.
+        tenant: whose events these are, of several tenants of the host. They are sent by a process that has this
+            tenant's client, so that they travel under its credentials; None has segments of its own, too.
 
     Attributes:
         dropped: events of any process that this one has dropped to make room, or has found torn.
@@ -80,9 +82,11 @@ class Spool:
         host: str,
         max_bytes: int,
         diagnostics: Diagnostics | None = None,
+        tenant: object = None,
     ) -> None:
         self._directory = os.fspath(directory)
-        self._host = host_digits(normalize_endpoint(host))
+        owner = normalize_endpoint(host) if tenant is None else f"{normalize_endpoint(host)} {tenant!r}"
+        self._host = host_digits(owner)
         self.diagnostics = diagnostics or Diagnostics(normalize_endpoint(host))
         self._max_bytes = max_bytes
         self._segment_bytes = max(1, min(_LARGEST_SEGMENT_BYTES, max_bytes // _SEGMENTS))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections import namedtuple
 from pathlib import Path
 
@@ -83,6 +84,30 @@ def test_a_spool_that_cannot_be_written_to(
 ) -> None:
     monkeypatch.setenv("DATABRICKS_TELEMETRY_SPOOL_DIR", "/proc/self/spool")
     assert diagnosed(server.url) == {"spool": "spool-not-writable"}
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or os.access("/proc/1/root", os.X_OK), reason="may enter any folder"
+)
+def test_a_spool_in_a_folder_that_may_not_be_entered(
+    diagnosed: Check, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DATABRICKS_TELEMETRY_SPOOL_DIR", "/proc/1/root/spool")
+    assert diagnosed(server.url) == {"spool": "spool-not-writable"}
+
+
+def test_a_spool_whose_segment_is_sent_meanwhile(
+    diagnosed: Check, server: TelemetryServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "0-0-0.spool").symlink_to(tmp_path / "gone")
+    monkeypatch.setenv("DATABRICKS_TELEMETRY_SPOOL_DIR", str(tmp_path))
+    assert diagnosed(server.url) == {}
+
+
+def test_the_query_of_an_endpoint_is_not_printed() -> None:
+    from adbc_telemetry.check.target import Target
+
+    assert Target(None, name="otlp+https://host.example/x?key=secret").shown == "otlp+https://host.example/x"
 
 
 def test_a_spool_that_is_nearly_full(

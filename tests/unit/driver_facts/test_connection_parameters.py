@@ -200,12 +200,16 @@ def test_of_secrets_no_trace_is_left() -> None:
         "adbc.proxy_options.proxy_auth": "true",
         "adbc.spark.host": "https://u:SECRET@host.example",
         "adbc.spark.path": "/sql?token=SECRET",
+        "adbc.hive.path": "https://u:SECRET@host.example/sql",
+        "adbc.proxy_options.proxy_ignore_list": "u:SECRET@host.example,other.example",
         "password": "SECRET",
         "username": "SECRET",
         "adbc.databricks.ssp_secret": "SECRET",
     }
     assert b"SECRET" not in msgspec.json.encode(connection_parameters(secrets, allowed=ALLOWED))
     assert "SECRET" not in repr(authentication(secrets))
+    a_url = one("adbc.spark.path", "https://u:SECRET@host.example/sql?x=1", allowed=ALLOWED)
+    assert a_url == {"http_path": "/sql"}
 
 
 def test_a_proxy_is_told_as_yes_or_no_and_its_address_only_where_it_is_allowed() -> None:

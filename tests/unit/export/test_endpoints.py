@@ -76,6 +76,7 @@ def test_an_endpoint_has_one_spelling(endpoint: str, name: str) -> None:
         ("file://other-machine/events.jsonl", "three slashes"),
         ("file:///", "three slashes"),
         ("file:///folder/", "three slashes"),
+        ("file:///folder%2F", "three slashes"),
         ("", "host"),
     ],
 )

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 from opentelemetry import trace
-from opentelemetry.trace import SpanKind, StatusCode
+from opentelemetry.trace import SpanKind, StatusCode, get_current_span
 
+from adbc_telemetry.instrumentation import statement_recorder
+from adbc_telemetry.otel import spans as spans_module
 from support.spans import Spans, events_of
 
 pyarrow = pytest.importorskip("pyarrow")
@@ -100,6 +102,26 @@ def test_a_statement_that_fails_is_an_error_with_its_class_and_without_its_messa
     told = spans.one.to_json()
     assert "secret" not in told
     assert "hidden" not in told
+
+
+def test_an_error_that_cannot_tell_its_message_is_told_without_it() -> None:
+    import sqlite3
+
+    class UntoldError(Exception):
+        def __str__(self) -> str:
+            raise RuntimeError
+
+    class Failing(sqlite3.Connection):
+        def commit(self) -> None:
+            raise UntoldError
+
+    spans = Spans()
+    connection = spans.follow(sqlite3.connect(":memory:", factory=Failing), capture_query_text=True)
+    with pytest.raises(UntoldError):
+        connection.commit()
+    connection.close()
+    assert spans.one.status.status_code is StatusCode.ERROR
+    assert spans.one.status.description is None
 
 
 def test_an_ingest_that_fails_is_an_error(cursor: Any, spans: Spans) -> None:
@@ -266,3 +288,21 @@ def test_an_error_in_the_span_processor_does_not_reach_the_program(raw: Any) -> 
         cursor.execute(THREE_ROWS)
         assert len(cursor.fetchall()) == 3
     assert connection._adbc_telemetry.observer.tracing.errors == 1
+
+
+@pytest.mark.parametrize("module", [statement_recorder, spans_module])
+def test_a_signal_handler_that_raises_leaves_no_span_behind_as_the_current_one(
+    cursor: Any, monkeypatch: pytest.MonkeyPatch, module: Any
+) -> None:
+    name = "attach" if module is spans_module else "next_number"
+    original = getattr(module, name)
+
+    def interrupted(*args: Any) -> Any:
+        monkeypatch.setattr(module, name, original)
+        original(*args)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(module, name, interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        cursor.execute("SELECT 1")
+    assert not get_current_span().get_span_context().is_valid
