@@ -65,10 +65,11 @@ class TelemetryConfiguration:
     Attributes:
         enabled: whether events are recorded at all. An explicit False beats everything, whether it is given here,
             as a property or in the environment. See also `consent`.
-        batch_size: a batch is sent as soon as this many events wait.
+        batch_size: a batch is sent as soon as this many events wait. Set to another number than 100, it is also the
+            most events in one batch, unless `max_batch_size` is set.
         max_batch_size: the most events in one batch of a busy client, which sends what has come meanwhile in fewer and
-            larger requests. None is ten times `batch_size`, but not before full batches have followed each other
-            for a second: up to then `batch_size` is the most. A batch is never larger than `max_request_bytes`.
+            larger requests. None is `batch_size`; while that is 100, it is 1,000 once full batches have followed each
+            other for a second. A batch is never larger than `max_request_bytes`.
         flush_interval_ms: how long an event waits for others before it is sent.
         max_retries: how often a failed request is tried again (0: never).
         retry_delay_ms: the upper bound of the first back-off. It doubles with each retry, with full jitter.

@@ -26,8 +26,8 @@ from support.waiting import wait_until
     ("settings", "sizes"),
     [
         ({}, (100, 1_000, 1.0)),
-        ({"batch_size": 7}, (7, 70, 1.0)),
-        ({"batch_size": 500, "max_queue_size": 1_000}, (500, 1_000, 1.0)),
+        ({"batch_size": 7}, (7, 7, 1.0)),
+        ({"batch_size": 500, "max_queue_size": 1_000}, (500, 500, 1.0)),
         ({"max_batch_size": 2_000}, (100, 2_000, 0.0)),
         ({"max_batch_size": 100}, (100, 100, 0.0)),
         ({"max_batch_size": 40}, (40, 40, 0.0)),

@@ -70,8 +70,8 @@ class BatchInFlight:
 
 
 _GROWTH: Final = 10
-# A batch of ten times the size that the user has named is a surprise: it takes a load that lasts, unless the user has
-# named the largest size too.
+_USUAL_BATCH_SIZE: Final = TelemetryConfiguration().batch_size
+# Larger batches that the user has not asked for take a load that lasts.
 _PATIENCE_SECONDS: Final = 1.0
 
 
@@ -80,7 +80,9 @@ def batch_sizes(config: TelemetryConfiguration) -> tuple[int, int, float]:
     largest = config.max_batch_size
     if largest is None:
         usual = min(config.batch_size, config.max_queue_size)
-        return usual, min(_GROWTH * usual, config.max_queue_size), _PATIENCE_SECONDS
+        # A size that the user has named is a bound.
+        growth = _GROWTH if config.batch_size == _USUAL_BATCH_SIZE else 1
+        return usual, min(growth * usual, config.max_queue_size), _PATIENCE_SECONDS
     largest = min(largest, config.max_queue_size)
     return min(config.batch_size, largest), largest, 0.0
 
