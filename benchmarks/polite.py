@@ -82,7 +82,7 @@ def run_clients(url: str, first: int, count: int, threshold: int, control: Conne
     config = TelemetryConfiguration(
         enabled=True,
         flush_interval_ms=50,
-        max_retries=0,  # a retry would wait in a worker, of which a process has few; this asks more of the circuits
+        max_retries=0,  # a retry would wait in one of the few workers; this asks more of the circuits
         circuit_breaker_threshold=threshold,
         circuit_breaker_timeout_ms=100,
         circuit_open="retain",

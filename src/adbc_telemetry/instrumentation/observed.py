@@ -1,4 +1,4 @@
-"""What a cursor of an observed connection carries: the statement under way, of which an observer is told as well.
+"""What a cursor of an observed connection carries: the statement under way, which an observer is told about as well.
 
 It is a class of its own, so that a connection without an observer pays nothing: neither a question nor a count of rows.
 """

@@ -132,7 +132,7 @@ _NAMESPACES: Final = (
     ("databricks.catalog", "databricks.schema"),
     ("adbc.bigquery.sql.project_id", "adbc.bigquery.sql.dataset_id"),
 )
-# Those of files, whose path is nobody's business, and those of one process.
+# Those of files, whose path is private, and those of one process.
 _LOCAL: Final = frozenset({"sqlite", "duckdb"})
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://").match
 

@@ -22,7 +22,7 @@ from adbc_telemetry.driver_facts.error_category import ErrorCategory, error_cate
 
 
 def of_class(name: str, *bases: type[BaseException], **attributes: Any) -> BaseException:
-    """An exception of a driver that nobody has heard of."""
+    """An exception of a driver that is not known."""
     kind: type[BaseException] = type(name, bases or (Exception,), attributes)
     return kind()
 
