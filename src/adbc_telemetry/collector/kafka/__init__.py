@@ -26,7 +26,8 @@ A request's states
 
 Races
 
-- A record may be acknowledged after its request was given up. No request waits for it then, and the sink drops the second one.
+- A record may be acknowledged after its request was given up. Nothing waits for it then, and the sink drops the second
+  one.
 - The buffer may be full half-way through a request: that is "given up" at once.
 - The broker may be away. When the oldest request has waited for `STALLED_SECONDS`, further ones are refused at once;
   those that wait find out when the broker is back. So an outage holds few connections.
