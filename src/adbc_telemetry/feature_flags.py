@@ -39,6 +39,7 @@ from adbc_telemetry.core.hosts import normalize_host
 from adbc_telemetry.core.native import RLock
 from adbc_telemetry.core.reentrant import ReentrantEvent, WeakRegistry
 from adbc_telemetry.core.version import __version__
+from adbc_telemetry.export.endpoints import normalize_endpoint
 from adbc_telemetry.pipeline.sender import sender
 from adbc_telemetry.schema import FeatureFlagsResponse
 from adbc_telemetry.transport.auth import Auth, checked_auth, credentials
@@ -333,7 +334,7 @@ class FeatureFlagManager:
         Raises:
             ValueError, TypeError: `host` names no host.
         """
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         with self._lock:
             flags = self._flags.get(name)
             if flags is None:
@@ -361,11 +362,11 @@ class FeatureFlagManager:
             ValueError, TypeError: `host` names no host.
         """
         with self._lock:
-            return self._flags.get(normalize_host(host))
+            return self._flags.get(normalize_endpoint(host))
 
     def remove_feature_flags(self, host: str) -> None:
         """Forget the flags of `host`. Does nothing if there are none."""
-        name = normalize_host(host)
+        name = normalize_endpoint(host)
         with self._lock:
             self._flags.pop(name, None)
 

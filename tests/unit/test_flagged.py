@@ -98,6 +98,20 @@ def test_events_wait_for_the_first_answer_and_are_sent_when_it_is_yes(flags: Fla
     assert telemetry.client.stats().delivered == 4
 
 
+def test_a_workspace_by_its_databricks_endpoint_is_asked_for_flags_too(flags: FlagServer) -> None:
+    flags.turn(True)
+    endpoint = flags.url.replace("http://", "databricks://")
+    telemetry = silent(endpoint)
+    wait_until(lambda: telemetry.enabled)
+    assert telemetry.explain().reason == "on: the server's flag says so"
+    assert telemetry.close()
+    assert flags.operations == [CREATE, DELETE]
+    manager = FeatureFlagManager.get_instance()
+    assert manager.known(endpoint) is manager.known(flags.url)
+    manager.remove_feature_flags(endpoint)
+    assert manager.hosts() == []
+
+
 @pytest.mark.parametrize("word", [False, None])
 def test_they_are_dropped_when_it_is_not_yes(flags: FlagServer, word: bool | None) -> None:
     flags.turn(word)
