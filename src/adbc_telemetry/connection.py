@@ -391,7 +391,7 @@ class ConnectionTelemetry:
 
     async def aclose(self, timeout: float | None = None, *, closed_in_ms: float = 0) -> bool:
         """`close` for asyncio, with the same `timeout` and `closed_in_ms`: the loop is never blocked."""
-        from adbc_telemetry.pipeline.asyncio_support import run_in_thread
+        from adbc_telemetry.pipeline.asyncio_support import value_from_thread
 
         lease = self._lease
         if isinstance(lease, NoLease):
@@ -402,13 +402,11 @@ class ConnectionTelemetry:
             except BaseException:  # cancelled: it closes all the same
                 self._dropped()
                 raise
-        try:
-            closed = run_in_thread(
-                lambda: self.close(timeout, closed_in_ms=closed_in_ms), "adbc-telemetry-close"
-            )
-        except RuntimeError:  # no thread can be started
-            return self.close(0, closed_in_ms=closed_in_ms)
-        return await closed.wait()
+        return await value_from_thread(
+            lambda: self.close(timeout, closed_in_ms=closed_in_ms),
+            "adbc-telemetry-close",
+            without_thread=lambda: self.close(0, closed_in_ms=closed_in_ms),
+        )
 
     def _take_leave(self, closed_in_ms: float) -> bool:
         """Emit DELETE_SESSION and take no more events; True if an earlier call has done so."""

@@ -305,15 +305,13 @@ class FlaggedClient:
 
     async def aflush(self, timeout: float | None = None) -> bool:
         """`flush` for asyncio."""
-        from adbc_telemetry.pipeline.asyncio_support import run_in_thread
+        from adbc_telemetry.pipeline.asyncio_support import value_from_thread
 
         left = await self.asettle(_LONGEST_WAIT_SECONDS if timeout is None else timeout)
         timeout = None if timeout is None else left
-        try:
-            over = run_in_thread(lambda: self.flush(timeout), "adbc-telemetry-flush")
-        except RuntimeError:  # no thread can be started
-            return self.flush(0)
-        return await over.wait()
+        return await value_from_thread(
+            lambda: self.flush(timeout), "adbc-telemetry-flush", without_thread=lambda: self.flush(0)
+        )
 
     def release(self, timeout: float | None = None) -> bool:
         """The connection is closed: deliver what it has, as far as the flags allow it. Idempotent.
@@ -347,18 +345,16 @@ class FlaggedClient:
 
     async def aclose(self, timeout: float | None = None) -> bool:
         """`close` for asyncio."""
-        from adbc_telemetry.pipeline.asyncio_support import run_in_thread
+        from adbc_telemetry.pipeline.asyncio_support import value_from_thread
 
         try:
             timeout = await self.asettle(timeout)
         except BaseException:  # cancelled: it closes all the same
             self.release_soon()
             raise
-        try:
-            over = run_in_thread(lambda: self.close(timeout), "adbc-telemetry-close")
-        except RuntimeError:  # no thread can be started
-            return self.close(0)
-        return await over.wait()
+        return await value_from_thread(
+            lambda: self.close(timeout), "adbc-telemetry-close", without_thread=lambda: self.close(0)
+        )
 
     def stats(self) -> ClientStats:
         """The account of the host's client; what waits here counts as queued. Events while off are not counted."""

@@ -73,6 +73,17 @@ def run_in_thread(call: Callable[[], bool], name: str) -> LoopSignal:
     return signal
 
 
+async def value_from_thread(
+    call: Callable[[], bool], name: str, *, without_thread: Callable[[], bool]
+) -> bool:
+    """What `call` returns in a thread; what `without_thread` returns here, if no thread can be started."""
+    try:
+        value = run_in_thread(call, name)
+    except RuntimeError:
+        return without_thread()
+    return await value.wait()
+
+
 async def poll_until(is_over: Callable[[], bool], deadline: float) -> None:
     """Look again and again whether something is over, until `deadline` (`time.monotonic()`)."""
     import asyncio
